@@ -1,0 +1,1 @@
+"""Task `dialogsum`: summarise a conversation; scored by ROUGE against every reference summary."""
