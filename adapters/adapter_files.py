@@ -1,0 +1,134 @@
+"""Finding an adapter and reading its folder; loads no weights and imports no torch until asked for shapes."""
+
+from __future__ import annotations
+
+import json
+import math
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..files import sha256_file, sha256_json
+from .spec import AdapterSpec
+
+WEIGHTS = "adapter_model.safetensors"
+_PICKLE = "adapter_model.bin"
+
+
+@dataclass(frozen=True)
+class AdapterFiles:
+    """An adapter's folder as found on disk."""
+
+    name: str  # as the suite calls it
+    folder: Path
+    source: str  # what the suite named: a path, hub id and commit, or recipe
+    config: dict[str, Any]
+    weights: Path
+    sha256: str  # of the weights and the configuration's meaning
+    has_tokenizer: bool
+
+    @property
+    def method(self) -> str:
+        """peft's name of the method: LORA, IA3, ..."""
+        return str(self.config["peft_type"])
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The shape of every saved weight, by name.
+
+        Raises:
+            UserError: when the file is cut short or not what its name says.
+        """
+        return _saved_shapes(self)
+
+    def parameters(self) -> int:
+        """How many numbers the adapter's file holds."""
+        return sum(math.prod(shape) for shape in self.shapes().values())
+
+
+def find_adapter(name: str, spec: AdapterSpec, *, offline: bool = False) -> AdapterFiles:
+    """Find the adapter that `spec` names by path or hub id, and read its description.
+
+    Raises:
+        UserError: when the folder is missing or broken, or its weights are pickled and that was not allowed.
+    """
+    if spec.path is not None:
+        return read_adapter(name, Path(spec.path).expanduser(), spec.path, allow_pickle=spec.allow_pickle)
+    if spec.hub is None:
+        raise ValueError("a recipe's adapter is trained first, then read by read_adapter")
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    patterns = ["adapter_*", "*.json", "*.jinja", "*.model", "*.txt"]
+    try:
+        folder = snapshot_download(
+            spec.hub, revision=spec.revision, allow_patterns=patterns, local_files_only=offline
+        )
+    except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
+        raise UserError(
+            f"the adapter cannot be fetched: {str(error).strip().splitlines()[0]}",
+            where=f"adapters.{name}.hub = {spec.hub}",
+            fix="check the name and your access (huggingface-cli login), or give a local folder under path",
+        ) from error
+    return read_adapter(name, Path(folder), f"{spec.hub}@{Path(folder).name}", allow_pickle=spec.allow_pickle)
+
+
+def read_adapter(name: str, folder: Path, source: str, *, allow_pickle: bool = False) -> AdapterFiles:
+    """Read an adapter folder's description; loads no weights.
+
+    Raises:
+        UserError: when it is not an adapter folder, or is a broken one.
+    """
+    where = f"adapters.{name} = {source}"
+    if not folder.is_dir():
+        raise UserError("there is no such folder", where=where, fix="give the folder that peft's save_pretrained wrote")
+    config_file = folder / "adapter_config.json"
+    if not config_file.is_file():
+        merged = (folder / "config.json").is_file()
+        what = "this is a whole model, not an adapter" if merged else "the folder has no adapter_config.json"
+        raise UserError(what, where=where, fix="give the folder that peft's save_pretrained wrote")
+    try:
+        config = json.loads(config_file.read_text(encoding="utf-8"))
+        if not isinstance(config, dict) or not isinstance(config.get("peft_type"), str):
+            raise ValueError("it has no peft_type")
+    except (ValueError, UnicodeDecodeError) as error:
+        raise UserError(f"adapter_config.json is broken: {error}", where=where, fix="save the adapter again") from None
+    weights = folder / WEIGHTS
+    if not weights.is_file():
+        if not (folder / _PICKLE).is_file():
+            raise UserError(f"the folder has no {WEIGHTS}", where=where, fix="save the adapter again")
+        if not allow_pickle:
+            raise UserError(
+                f"the weights are a pickle ({_PICKLE}), which can run code when it is read",
+                where=where,
+                fix=f"save it again as safetensors, or set adapters.{name}.allow_pickle = true if you trust its author",
+            )
+        weights = folder / _PICKLE
+    meaning = {k: v for k, v in config.items() if k not in _BOOKKEEPING}
+    digest = sha256_json({"weights": sha256_file(weights), "config": meaning})
+    has_tokenizer = (folder / "tokenizer_config.json").is_file()
+    return AdapterFiles(name, folder, source, config, weights, digest, has_tokenizer)
+
+
+# Keys of adapter_config.json that do not change what the adapter computes.
+_BOOKKEEPING = ("base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "peft_version")
+
+
+def _saved_shapes(adapter: AdapterFiles) -> dict[str, tuple[int, ...]]:
+    where = f"adapters.{adapter.name} = {adapter.source}"
+    try:
+        if adapter.weights.suffix == ".safetensors":
+            from safetensors import safe_open
+
+            with safe_open(adapter.weights, framework="pt") as tensors:
+                return {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118
+        import torch
+
+        state = torch.load(adapter.weights, map_location="cpu", weights_only=True)
+        return {key: tuple(value.shape) for key, value in state.items()}
+    except Exception as error:
+        raise UserError(
+            f"{adapter.weights.name} cannot be read: {str(error).splitlines()[0]}",
+            where=where,
+            fix="the file is cut short or not what its name says; copy or save the adapter again",
+        ) from error

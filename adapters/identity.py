@@ -1,0 +1,74 @@
+"""What a variant *is*: the content hash that keeps one model's answers from ever standing for another's."""
+
+from __future__ import annotations
+
+import importlib.metadata
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..files import sha256_file, sha256_json
+from .spec import QuantizationSpec, VariantSpec
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+    from .adapter_files import AdapterFiles
+    from .base import LoadedBase
+
+_WEIGHTS = ("*.safetensors", "*.bin", "config.json", "generation_config.json")
+
+
+def base_parts(base: LoadedBase) -> dict[str, str]:
+    """The base's share of every variant's identity: its files (or hub commit) and the precision it is held in."""
+    folder = Path(base.source)
+    if folder.is_dir():
+        files = sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
+        weights = sha256_json({path.name: sha256_file(path) for path in files})
+    else:
+        weights = f"{base.source}@{base.revision}"
+    return {
+        "base": weights,
+        "dtype": str(base.dtype).removeprefix("torch."),
+        "attention": str(base.model.config._attn_implementation),
+        **{f"version:{name}": version(name) for name in ("torch", "transformers")},
+    }
+
+
+def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
+    """The hash of everything that decides which tokens a text becomes."""
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    inner = backend.to_str() if backend is not None else tokenizer.get_vocab()
+    return sha256_json({"tokenizer": inner, "special": tokenizer.special_tokens_map})
+
+
+def variant_parts(
+    spec: VariantSpec,
+    base: dict[str, str],
+    *,
+    adapter: AdapterFiles | None,
+    quantization: QuantizationSpec | None,
+    tokenizer: PreTrainedTokenizerBase,
+) -> dict[str, str]:
+    """All parts of a variant's identity, by name; their hash is the identity.
+
+    The variant's name is no part of it, nor is the name its adapter or quantisation goes by in the suite.
+    """
+    parts = dict(base)
+    parts["merge"] = spec.merge
+    parts["tokenizer"] = tokenizer_hash(tokenizer)
+    parts["chat_template"] = sha256_json(tokenizer.chat_template) if tokenizer.chat_template else "none"
+    if adapter is not None:
+        parts["adapter"] = adapter.sha256
+        parts["version:peft"] = version("peft")
+    if quantization is not None:
+        parts["quantization"] = sha256_json(quantization.model_dump())
+        parts["version:bitsandbytes"] = version("bitsandbytes")
+    return parts
+
+
+def version(distribution: str) -> str:
+    """The installed version of a distribution, or `absent`."""
+    try:
+        return importlib.metadata.version(distribution)
+    except importlib.metadata.PackageNotFoundError:
+        return "absent"

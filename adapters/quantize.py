@@ -1,0 +1,99 @@
+"""Quantising a loaded model in place with bitsandbytes, dequantising it again, and keeping the CPU path sound."""
+
+from __future__ import annotations
+
+import importlib.util
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import BitsAndBytesConfig, PreTrainedModel
+
+from ..errors import UserError
+from .spec import QuantizationSpec
+
+
+def bnb_config(spec: QuantizationSpec, base_dtype: torch.dtype) -> BitsAndBytesConfig:
+    """The `BitsAndBytesConfig` of a suite's quantisation; an unset compute dtype is the base's own."""
+    fields = spec.model_dump()
+    fields["bnb_4bit_compute_dtype"] = (
+        getattr(torch, spec.bnb_4bit_compute_dtype) if spec.bnb_4bit_compute_dtype else base_dtype
+    )
+    return BitsAndBytesConfig(**fields)
+
+
+def quantizable(model: PreTrainedModel, config: BitsAndBytesConfig) -> dict[str, nn.Module]:
+    """The modules that transformers itself would quantise when loading `model` with `config`, by name."""
+    from transformers.pytorch_utils import Conv1D
+    from transformers.quantizers.quantizers_utils import should_convert_module
+
+    quantizer = _quantizer(config)
+    skip = quantizer.get_modules_to_not_convert(model, config.llm_int8_skip_modules, model._keep_in_fp32_modules)
+    return {
+        name: module
+        for name, module in model.named_modules()
+        if (type(module) is nn.Linear or isinstance(module, Conv1D)) and should_convert_module(name, skip)
+    }
+
+
+def quantize(model: PreTrainedModel, config: BitsAndBytesConfig, device: torch.device) -> PreTrainedModel:
+    """Quantise `model` in place onto `device`: the weights become those that `from_pretrained` would make.
+
+    It goes layer by layer, so the full-precision weights need not fit on the device.
+
+    Raises:
+        UserError: when bitsandbytes is missing.
+    """
+    from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+
+    quantizer = _quantizer(config)
+    sources = quantizable(model, config)
+    skip = quantizer.get_modules_to_not_convert(model, config.llm_int8_skip_modules, model._keep_in_fp32_modules)
+    replace_with_bnb_linear(model, skip, config)
+    operation = quantizer.get_quantize_ops()
+    for name, source in sources.items():
+        module = model.get_submodule(name)
+        key = f"{name}.weight"
+        weight = source.weight.detach().to(device)
+        module.weight = operation.convert({key: weight}, model=model)[key]
+        if source.bias is not None:
+            module.bias = nn.Parameter(source.bias.detach().to(device), requires_grad=False)
+    model.hf_quantizer = quantizer
+    model.config.quantization_config = config
+    model.quantization_method = config.quant_method
+    model.is_quantized = True
+    setattr(model, "is_loaded_in_4bit" if config.load_in_4bit else "is_loaded_in_8bit", True)
+    keep_cpu_weights(model)
+    return model.eval()
+
+
+def dequantize(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
+    """Replace quantised layers by ordinary ones that hold the very values the quantised layers stood for."""
+    plain = model.dequantize(dtype=dtype)
+    for flag in ("is_loaded_in_4bit", "is_loaded_in_8bit", "is_quantized"):
+        if hasattr(plain, flag):
+            setattr(plain, flag, False)
+    plain.requires_grad_(False)
+    return plain.eval()
+
+
+def keep_cpu_weights(model: nn.Module) -> None:
+    """Stop bitsandbytes from repacking 4-bit weights in place at the first forward on a CPU with avx512_bf16.
+
+    With bitsandbytes 0.50 that repacking makes gradients through the base vanish, merging give garbage, and saving
+    without double quantisation wrong: it would invent the very damage that people come to measure. It is a flag of
+    each layer; a layer made later (a merged model quantised again, say) needs it again.
+    """
+    import bitsandbytes as bnb
+
+    for module in model.modules():
+        if isinstance(module, bnb.nn.Linear4bit):
+            module.support_avx512bf16_for_cpu = False
+
+
+def _quantizer(config: BitsAndBytesConfig) -> Any:
+    if importlib.util.find_spec("bitsandbytes") is None:
+        raise UserError("this quantisation needs bitsandbytes", where="[quantizations]", fix="pip install bitsandbytes")
+    from transformers.quantizers.auto import AutoHfQuantizer
+
+    return AutoHfQuantizer.from_config(config, pre_quantized=False)

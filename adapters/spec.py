@@ -1,0 +1,134 @@
+"""What a suite may say of models: base, quantisations, adapters, variants; for the suite, the recipes and this room.
+
+Pure data, validated by pydantic; imports no torch. Field names are the libraries' own.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+
+DTYPES = ("auto", "float32", "bfloat16", "float16")
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=80)]
+Merge = Literal["none", "base", "dequantized", "requantized"]
+
+
+class Spec(BaseModel):
+    """A table of a suite or recipe: unknown keys are refused, values are never changed afterwards."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class BaseSpec(Spec):
+    """The base model and how prompts are put to it."""
+
+    model: Annotated[str, StringConstraints(min_length=1)]
+    revision: str | None = None
+    dtype: Dtype = "auto"
+    trust_remote_code: bool = False
+    allow_pickle: bool = False  # weights in other formats than safetensors
+    attn_implementation: str | None = None
+    chat_template: bool | str = False  # False: plain prompts; True: the tokenizer's own; else a Jinja file
+    system_instruction: str | None = None
+    fewshot_as_multiturn: bool = False
+    max_length: Annotated[int, Field(ge=8)] | None = None  # tokens; default: the model's own context
+
+    @model_validator(mode="after")
+    def _prompting(self) -> BaseSpec:
+        if self.fewshot_as_multiturn and not self.chat_template:
+            raise ValueError("fewshot_as_multiturn needs a chat template: set chat_template = true")
+        return self
+
+
+class QuantizationSpec(Spec):
+    """One bitsandbytes quantisation: `BitsAndBytesConfig`'s fields under their own names."""
+
+    load_in_4bit: bool = False
+    load_in_8bit: bool = False
+    bnb_4bit_quant_type: Literal["nf4", "fp4"] = "fp4"
+    bnb_4bit_compute_dtype: Literal["float32", "bfloat16", "float16"] | None = None  # None: the base's own dtype
+    bnb_4bit_use_double_quant: bool = False
+    bnb_4bit_quant_storage: Literal["uint8", "float16", "float32", "bfloat16", "int8"] = "uint8"
+    llm_int8_threshold: float = 6.0
+    llm_int8_skip_modules: list[str] | None = None
+    llm_int8_enable_fp32_cpu_offload: bool = False
+    llm_int8_has_fp16_weight: bool = False
+
+    @model_validator(mode="after")
+    def _one_width(self) -> QuantizationSpec:
+        if self.load_in_4bit == self.load_in_8bit:
+            raise ValueError("set exactly one of load_in_4bit = true and load_in_8bit = true")
+        return self
+
+
+class AdapterSpec(Spec):
+    """One adapter: a local folder, a hub repository, or a recipe to train when it is missing."""
+
+    path: str | None = None
+    hub: str | None = None
+    revision: str | None = None
+    recipe: str | None = None  # name of a recipe of ours, or a recipe's TOML file
+    allow_pickle: bool = False
+
+    @model_validator(mode="after")
+    def _one_source(self) -> AdapterSpec:
+        if sum(source is not None for source in (self.path, self.hub, self.recipe)) != 1:
+            raise ValueError("give exactly one source: path, hub or recipe")
+        if self.revision is not None and self.hub is None:
+            raise ValueError("revision belongs to a hub repository: give hub, or drop revision")
+        return self
+
+
+class VariantSpec(Spec):
+    """One form in which a model can ship."""
+
+    name: Name
+    quantization: str | None = None
+    adapter: str | None = None
+    merge: Merge = "none"
+
+    @model_validator(mode="after")
+    def _possible(self) -> VariantSpec:
+        if self.merge != "none" and self.adapter is None:
+            raise ValueError(f'merge = "{self.merge}" needs an adapter to merge')
+        if self.merge == "base" and self.quantization is not None:
+            raise ValueError(
+                'merge = "base" keeps the base\'s own precision: drop quantization, or use "requantized" or "dequantized"'
+            )
+        if self.merge in ("dequantized", "requantized") and self.quantization is None:
+            raise ValueError(f'merge = "{self.merge}" needs a quantization')
+        return self
+
+    @property
+    def kind(self) -> str:
+        """The design's fixed term for this form, e.g. `base-nf4` or `merged-dequantized`."""
+        if self.merge == "none":
+            form = "adapter" if self.adapter else "base"
+            return f"{form}-{self.quantization}" if self.quantization else form
+        return {"base": "merged", "dequantized": "merged-dequantized", "requantized": "merged-requantized"}[self.merge]
+
+
+def matrix_variants(adapter: str, quantization: str | None, *, prefix: str = "") -> list[VariantSpec]:
+    """All seven kinds of one adapter and one quantisation (the three that need none, without one)."""
+    rows: list[dict[str, Any]] = [{}]
+    if quantization:
+        rows.append({"quantization": quantization})
+    rows.append({"adapter": adapter})
+    if quantization:
+        rows.append({"adapter": adapter, "quantization": quantization})
+    rows.append({"adapter": adapter, "merge": "base"})
+    if quantization:
+        rows += [
+            {"adapter": adapter, "quantization": quantization, "merge": merge}
+            for merge in ("dequantized", "requantized")
+        ]
+    unnamed = [VariantSpec(name="x", **row) for row in rows]
+    return [v.model_copy(update={"name": (prefix if v.adapter else "") + v.kind}) for v in unnamed]
+
+
+def is_local(reference: str) -> bool:
+    """Whether a model or adapter reference names a folder rather than a hub repository."""
+    return reference.startswith((".", "/", "~")) or Path(reference).expanduser().is_dir()

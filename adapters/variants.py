@@ -1,0 +1,127 @@
+"""Deriving every variant from one load of the base."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from ..files import sha256_json
+from .adapter_files import AdapterFiles
+from .attach import attach
+from .base import LoadedBase, clone_to, load_tokenizer
+from .identity import base_parts, variant_parts
+from .merge import merge
+from .quantize import bnb_config, dequantize, quantizable, quantize
+from .spec import QuantizationSpec, VariantSpec
+
+
+@dataclass(frozen=True)
+class Variant:
+    """A model as it is evaluated."""
+
+    spec: VariantSpec
+    model: nn.Module  # a PreTrainedModel, or a PeftModel around one
+    tokenizer: PreTrainedTokenizerBase
+    load_seconds: float
+
+    @property
+    def model_bytes(self) -> int:
+        """Bytes of weights and buffers in the form they are held, quantisation state included."""
+        return model_bytes(self.model)
+
+
+class VariantFactory:
+    """Derives variants from one loaded base. Each is made from the untouched master, so none can mark another.
+
+    Args:
+        base: the base as read from disk, on the host.
+        quantizations: the suite's named quantisations.
+        adapters: the adapters the suite names, already found or trained.
+        device: where variants are made and evaluated.
+    """
+
+    def __init__(
+        self,
+        base: LoadedBase,
+        quantizations: Mapping[str, QuantizationSpec],
+        adapters: Mapping[str, AdapterFiles],
+        device: torch.device,
+    ) -> None:
+        self.base = base
+        self.device = device
+        self._quantizations = quantizations
+        self._adapters = adapters
+        self._base_parts = base_parts(base)
+        self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
+
+    def tokenizer(self, spec: VariantSpec) -> PreTrainedTokenizerBase:
+        """The tokenizer of a variant: the adapter's own where its folder carries one, else the base's."""
+        adapter = self._adapters[spec.adapter] if spec.adapter else None
+        if adapter is None or not adapter.has_tokenizer:
+            return self.base.tokenizer
+        if adapter.name not in self._tokenizers:
+            self._tokenizers[adapter.name] = load_tokenizer(str(adapter.folder), self.base.spec, offline=True)
+        return self._tokenizers[adapter.name]
+
+    def parts(self, spec: VariantSpec) -> dict[str, str]:
+        """What the variant's identity is the hash of; needs no model."""
+        return variant_parts(
+            spec,
+            self._base_parts,
+            adapter=self._adapters[spec.adapter] if spec.adapter else None,
+            quantization=self._quantizations[spec.quantization] if spec.quantization else None,
+            tokenizer=self.tokenizer(spec),
+        )
+
+    def identity(self, spec: VariantSpec) -> str:
+        """The variant's content hash."""
+        return sha256_json(self.parts(spec))
+
+    def make(self, spec: VariantSpec) -> Variant:
+        """Derive one variant.
+
+        Raises:
+            UserError: when its adapter does not fit the base or cannot be merged.
+        """
+        started = time.perf_counter()
+        adapter = self._adapters[spec.adapter] if spec.adapter else None
+        quantization = self._quantizations[spec.quantization] if spec.quantization else None
+        model: nn.Module
+        if adapter is None:
+            model = self._quantized(quantization) if quantization else self._plain()
+        elif spec.merge == "none":
+            model = attach(self._quantized(quantization) if quantization else self._plain(), adapter)
+        elif spec.merge == "dequantized" and quantization is not None:
+            model = merge(attach(dequantize(self._quantized(quantization), self.base.dtype), adapter), adapter)
+        else:
+            model = merge(attach(self._plain(), adapter), adapter)
+            if quantization is not None:
+                model = quantize(model, bnb_config(quantization, self.base.dtype), self.device)
+        return Variant(spec, model, self.tokenizer(spec), time.perf_counter() - started)
+
+    def _plain(self) -> PreTrainedModel:
+        return clone_to(self.base.model, self.device)
+
+    def _quantized(self, quantization: QuantizationSpec) -> PreTrainedModel:
+        config = bnb_config(quantization, self.base.dtype)
+        replaced = {id(module.weight) for module in quantizable(self.base.model, config).values()}
+        return quantize(clone_to(self.base.model, self.device, share=replaced), config, self.device)
+
+
+def model_bytes(model: nn.Module) -> int:
+    """Bytes of a model's weights and buffers as they are held, with bitsandbytes' quantisation state."""
+    tensors = [*model.parameters(), *model.buffers()]
+    for parameter in model.parameters():
+        state = getattr(parameter, "quant_state", None)
+        for inner in (state, getattr(state, "state2", None)):
+            if inner is not None:
+                tensors += [t for t in (inner.absmax, inner.code, inner.offset) if isinstance(t, torch.Tensor)]
+        scale = getattr(parameter, "SCB", None)
+        tensors += [scale] if isinstance(scale, torch.Tensor) else []
+    distinct = {id(tensor): tensor for tensor in tensors}
+    return sum(tensor.numel() * tensor.element_size() for tensor in distinct.values())
