@@ -1,0 +1,279 @@
+"""The front door: one thin function a command; heavy imports stay inside it."""
+
+from __future__ import annotations
+
+import logging
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+
+import typer
+from rich.console import Console
+from rich.markup import escape
+from rich.table import Table
+
+from . import __version__
+from .errors import Exit, SuiteFaults, UserError
+
+if TYPE_CHECKING:
+    from .harness.run_folder import RunFolder
+    from .harness.suite_file import SuiteFile
+
+app = typer.Typer(
+    name="phibench",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode="rich",
+    pretty_exceptions_enable=False,
+    help="What did this adapter do to this model, in the form in which it will be shipped?\n\n"
+    "Start with [bold]phibench run quickstart[/bold], or copy suites/quickstart.toml: its comments say what each key"
+    " does.\n\nExit codes: 0 done, 1 a gate failed, 2 a mistake to mend, 3 some cells failed (the rest is there),"
+    " 130 interrupted.",
+)
+_out = Console()
+_err = Console(stderr=True)
+
+
+@app.callback(invoke_without_command=True)
+def _version(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version and stop.")] = False,
+) -> None:
+    if version:
+        _out.print(f"phibench {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        raise typer.Exit(Exit.USER_MISTAKE)
+
+
+@app.command()
+def run(
+    suite: Annotated[str, typer.Argument(help="A suite file, or the name of one that comes with phibench.")],
+    out: Annotated[
+        Path | None,
+        typer.Option(help="The run's folder. Default: a folder under the suite's output.dir, named by what it asks."),
+    ] = None,
+    limit: Annotated[int | None, typer.Option(min=1, help="At most this many items a task.")] = None,
+    only: Annotated[
+        list[str] | None,
+        typer.Option(help="Work on this variant or task only; give it several times for several."),
+    ] = None,
+    device: Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, ...; default: the suite's.")] = None,
+    offline: Annotated[bool, typer.Option("--offline", help="Never ask the hub; use what is on this machine.")] = False,
+    resume: Annotated[
+        bool | None,
+        typer.Option(
+            "--resume/--fresh",
+            help="Go on in the folder (cells that are already there and unchanged are kept), or start over in it."
+            " Default: go on when the folder holds the same suite.",
+        ),
+    ] = None,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask before --fresh removes a run.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the libraries' own messages.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Run a suite: make every variant, ask every task, write the reports.
+
+    A run that was stopped goes on where it stopped when the same command is given again.
+    """
+    from .harness.check import check_suite
+    from .harness.plan import RunOptions, suite_hash
+    from .harness.run_folder import RunFolder
+    from .harness.suite_file import find_suite, read_suite
+
+    options = RunOptions(limit=limit, only=tuple(only or ()), device=device, offline=offline)
+    _quieten(offline=offline)
+    file = read_suite(find_suite(suite))
+    check_suite(file)
+    digest = suite_hash(file.suite, limit)
+    folder = RunFolder(out or Path(file.suite.output.dir) / f"{file.suite.name}-{digest[:8]}")
+    console = Console(quiet=quiet)
+    _prepare(folder, digest, resume=resume, yes=yes)
+    with folder.locked():
+        if resume is False:
+            folder.clear()
+        _log_to(folder.log, verbose=verbose)
+        _run_and_report(file, options, folder, console)
+
+
+def _prepare(folder: RunFolder, digest: str, *, resume: bool | None, yes: bool) -> None:
+    """Refuse to mix runs, and ask before removing one."""
+    from .harness.results import read_manifest
+
+    if not folder.path.exists() or not any(folder.path.iterdir() if folder.path.is_dir() else [folder.path]):
+        return
+    if not folder.manifest.exists():
+        leftovers = {".lock", folder.log.name, "journal", "records"}
+        if not folder.path.is_dir() or any(entry.name not in leftovers for entry in folder.path.iterdir()):
+            raise UserError(
+                "this is not an empty folder, nor a run's", where=str(folder.path), fix="give another folder with --out"
+            )
+        return
+    if resume is False:
+        if not yes and not typer.confirm(f"Remove the run in {folder.path} and start over?"):
+            raise UserError("nothing was removed", where=str(folder.path), fix="leave out --fresh to go on with it")
+        return
+    if resume is None and (found := read_manifest(folder.path)).digest != digest:
+        raise UserError(
+            f"this folder holds a run of another suite or another --limit ({found.name})",
+            where=str(folder.path),
+            fix="give another --out; or --resume to keep the cells that are the same; or --fresh to start over",
+        )
+
+
+def _run_and_report(file: SuiteFile, options: Any, folder: RunFolder, console: Console) -> None:
+    from .harness.progress import RunProgress
+    from .harness.runner import Runner
+    from .reports.report import write_reports
+    from .reports.terminal import results_table
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill loses no more than Ctrl-C
+    interrupted = False
+    outcome = None
+    try:
+        with RunProgress(console) as progress:
+            outcome = Runner(file, options, folder, progress).run()
+    except KeyboardInterrupt:
+        interrupted = True
+    if folder.results.exists():
+        written = write_reports(folder.path)
+        console.print(results_table(folder.path))
+        for path in written:
+            console.print(str(path), style="bold", highlight=False, soft_wrap=True)
+    if interrupted:
+        _err.print(f"interrupted; the same command goes on where this stopped (in {folder.path})", highlight=False)
+        raise typer.Exit(Exit.INTERRUPTED)
+    if outcome is not None and outcome.failed:
+        _err.print(f"{outcome.failed} cells failed; see the report and {folder.log}", style="red", highlight=False)
+        raise typer.Exit(Exit.SOME_CELLS_FAILED)
+
+
+@app.command()
+def check(
+    suite: Annotated[str, typer.Argument(help="A suite file, or the name of one that comes with phibench.")],
+) -> None:
+    """Validate a suite: every fault at once, with key and line. Loads no model and no dataset."""
+    from .harness.check import check_suite
+    from .harness.suite_file import find_suite, read_suite
+
+    _quieten(offline=True)
+    file = read_suite(find_suite(suite))
+    check_suite(file)
+    variants = file.suite.all_variants()
+    _out.print(
+        f"{file.path}: no fault found; {len(variants)} variants x {len(file.suite.tasks)} tasks,"
+        f" baseline {file.suite.baseline_name()}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command("list")
+def list_names(
+    what: Annotated[str, typer.Argument(help="tasks, suites or recipes")],
+    part: Annotated[str, typer.Argument(help="Only names that contain this.")] = "",
+) -> None:
+    """Show what can be named in a suite: tasks, suites or recipes."""
+    from .harness.listing import listing
+
+    rows = listing(what, part)
+    table = Table(show_header=True, header_style="bold", box=None, pad_edge=False)
+    for heading in ("name", "kind", "what it is"):
+        table.add_column(heading, overflow="fold")
+    for row in rows:
+        table.add_row(*map(escape, row))
+    _out.print(table if rows else f'nothing here has "{escape(part)}" in its name')
+
+
+@app.command()
+def report(
+    run_dir: Annotated[Path, typer.Argument(help="The folder of a finished or half-finished run.")],
+) -> None:
+    """Make the reports of a run again. Needs no model and no GPU."""
+    from .harness.run_folder import disk_errors
+    from .reports.report import write_reports
+
+    with disk_errors(run_dir):
+        for path in write_reports(run_dir):
+            _out.print(str(path), highlight=False, soft_wrap=True)
+
+
+@app.command()
+def doctor() -> None:
+    """Show versions, devices, memory, which attention and quantisation backends work here, and what to install."""
+    from .harness.doctor import examine
+
+    _quieten(offline=True)
+    table = Table(show_header=True, header_style="bold", box=None, pad_edge=False)
+    for heading in ("", "what", "found", "what to do"):
+        table.add_column(heading, overflow="fold")
+    marks = {"ok": "[green]✓[/green]", "missing": "[red]✗[/red]", "optional": "[yellow]-[/yellow]"}
+    findings = examine()
+    for finding in findings:
+        table.add_row(marks[finding.state], escape(finding.what), escape(finding.found), escape(finding.fix))
+    _out.print(table)
+    if any(finding.state == "missing" for finding in findings):
+        raise typer.Exit(Exit.USER_MISTAKE)
+
+
+def _quieten(*, offline: bool) -> None:
+    """Keep libraries' bars and chatter out of the way; must come before they are imported."""
+    for name, value in {
+        "TQDM_DISABLE": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
+        "TRANSFORMERS_VERBOSITY": "error",
+        "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+        "BITSANDBYTES_NOWELCOME": "1",
+    }.items():
+        os.environ.setdefault(name, value)
+    if offline:
+        os.environ["HF_HUB_OFFLINE"] = "1"
+
+
+def _log_to(path: Path, *, verbose: bool) -> None:
+    """Send every library's log to the run's log file, and to the terminal with -v."""
+    import warnings
+
+    logging.captureWarnings(True)
+    if not verbose:
+        warnings.simplefilter("default")
+    root = logging.getLogger()
+    root.setLevel(logging.INFO)
+    root.handlers.clear()
+    written = logging.FileHandler(path, encoding="utf-8")
+    written.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+    root.addHandler(written)
+    if verbose:
+        from rich.logging import RichHandler
+
+        root.addHandler(RichHandler(console=_err, show_path=False))
+    for name in ("httpx", "httpcore", "urllib3", "filelock", "fsspec"):
+        logging.getLogger(name).setLevel(logging.WARNING)
+
+
+def _complain(error: UserError) -> None:
+    faults = error.faults if isinstance(error, SuiteFaults) else [error]
+    for fault in faults:
+        place = f"{fault.where}: " if fault.where else ""
+        _err.print(f"[red]error:[/red] {escape(place)}{escape(fault.what)}", highlight=False, soft_wrap=True)
+        if fault.fix:
+            _err.print(f"  -> {escape(fault.fix)}", style="cyan", highlight=False, soft_wrap=True)
+    if isinstance(error, SuiteFaults):
+        _err.print(escape(error.what), highlight=False)
+
+
+def main() -> NoReturn:
+    """Run the command line; a user's mistake shows no traceback, a bug always does."""
+    try:
+        app()
+    except UserError as error:
+        _complain(error)
+        sys.exit(Exit.USER_MISTAKE)
+    except KeyboardInterrupt:
+        _err.print("interrupted")
+        sys.exit(Exit.INTERRUPTED)
+    sys.exit(Exit.DONE)

@@ -1,0 +1,1 @@
+"""The harness: plans and runs a suite, stores records, compares variants."""

@@ -1,0 +1,1 @@
+"""The engine: answers lm-eval requests with a model. Knows torch and transformers, nothing of suites or stores."""

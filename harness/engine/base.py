@@ -1,0 +1,182 @@
+"""The engine's face: an lm-eval `LM` whose answers also come one by one, as they are ready.
+
+Stock `lm_eval.simple_evaluate(model=engine)` accepts any engine; the runner takes :meth:`Engine.answers`, which tells
+more (tokens, cuts, why a generation stopped) and lets nothing finished be lost.
+"""
+
+from __future__ import annotations
+
+import abc
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from lm_eval.api.instance import Instance
+from lm_eval.api.model import TemplateLM
+from lm_eval.models.utils import has_bos_prefix
+from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
+
+from .response import Response
+
+
+class Engine(TemplateLM):
+    """Answers lm-eval requests with one model.
+
+    Args:
+        model: a transformers causal LM, or a `PeftModel` around one, in evaluation mode.
+        tokenizer: its tokenizer, with a padding token.
+        max_length: the context in tokens; default: what the model's configuration says.
+    """
+
+    def __init__(self, model: Any, tokenizer: Any, *, max_length: int | None = None) -> None:
+        super().__init__()
+        self.model = model
+        self.tokenizer = tokenizer
+        self.max_length = max_length or context_length(model.config, tokenizer)
+
+    @abc.abstractmethod
+    def score(self, requests: Sequence[tuple[list[int], list[int]]]) -> Iterator[tuple[int, Response]]:
+        """Score continuations: (context, continuation) token lists -> (index, response), in any order."""
+
+    @abc.abstractmethod
+    def generate(self, requests: Sequence[tuple[str, dict[str, Any], int]]) -> Iterator[tuple[int, Response]]:
+        """Generate: (prompt, lm-eval generation settings, seed) -> (index, response), in any order."""
+
+    def answers(self, requests: Sequence[Instance], seeds: Sequence[int] | None = None) -> Iterator[tuple[int, Response]]:
+        """Answer requests of one type, each as soon as it is ready: (position in `requests`, response).
+
+        Args:
+            requests: lm-eval instances that share one `request_type`.
+            seeds: one per request, for sampled generations; default: the position.
+
+        Raises:
+            ValueError: for a request type that lm-eval does not define.
+        """
+        kinds = {request.request_type for request in requests}
+        if not kinds:
+            return
+        if len(kinds) > 1:
+            raise ValueError(f"one request type at a time, not {sorted(kinds)}")
+        kind = kinds.pop()
+        if kind == "loglikelihood":
+            yield from self.score([self._pair(*request.args) for request in requests])
+        elif kind == "loglikelihood_rolling":
+            yield from self._rolling([request.args[0] for request in requests])
+        elif kind == "generate_until":
+            given = seeds if seeds is not None else range(len(requests))
+            prompts = [(*request.args[:2], seed) for request, seed in zip(requests, given, strict=True)]
+            yield from self.generate(prompts)
+        else:
+            raise ValueError(f"unknown request type {kind!r}")
+
+    # ---- lm-eval's own face
+
+    def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:
+        """(log-likelihood in nats, whether greedy decoding would give it) of each continuation."""
+        found = self._in_order(requests)
+        return [(float(r.loglikelihood or 0.0), bool(r.is_greedy)) for r in found]
+
+    def loglikelihood_rolling(self, requests: list[Instance], disable_tqdm: bool = False) -> list[float]:
+        """The log-likelihood in nats of each whole text, over lm-eval's disjoint windows."""
+        return [float(r.loglikelihood or 0.0) for r in self._in_order(requests)]
+
+    def generate_until(self, requests: list[Instance], disable_tqdm: bool = False) -> list[str]:
+        """The text generated for each prompt, cut at the first stop string."""
+        return [r.text or "" for r in self._in_order(requests)]
+
+    def _in_order(self, requests: list[Instance]) -> list[Response]:
+        found = dict(self.answers(requests))
+        return [found[position] for position in range(len(requests))]
+
+    def _loglikelihood_tokens(
+        self, requests: list[tuple[tuple[str, str], list[int], list[int]]], **kwargs: Any
+    ) -> list[tuple[float, bool]]:
+        found = dict(self.score([(context, continuation) for _, context, continuation in requests]))
+        ordered = [found[position] for position in range(len(requests))]
+        return [(float(r.loglikelihood or 0.0), bool(r.is_greedy)) for r in ordered]
+
+    # ---- tokens, exactly as lm-eval's Hugging Face model makes them
+
+    @property
+    def eot_token_id(self) -> int:
+        return int(self.tokenizer.eos_token_id)
+
+    @property
+    def prefix_token_id(self) -> int:
+        """The token an empty context is replaced by: BOS, or EOS where there is no BOS."""
+        bos = self.tokenizer.bos_token_id
+        return int(bos if bos is not None else self.eot_token_id)
+
+    @property
+    def tokenizer_name(self) -> str:
+        return str(self.tokenizer.name_or_path).replace("/", "__")
+
+    def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
+        if add_special_tokens is None and has_bos_prefix(string, self.tokenizer.decode(self.prefix_token_id)):
+            add_special_tokens = False
+        special = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
+        return list(self.tokenizer.encode(string, **special))
+
+    def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+        return render_chat(self.tokenizer, chat_history, add_generation_prompt)
+
+    def _pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
+        if context:
+            return self._encode_pair(context, continuation)
+        tokens = self.tok_encode(continuation, add_special_tokens=False)
+        if tokens and tokens[0] == self.prefix_token_id:
+            return tokens[:1], tokens[1:]
+        return [self.prefix_token_id], tokens
+
+    def _rolling(self, texts: Sequence[str]) -> Iterator[tuple[int, Response]]:
+        windows: list[tuple[list[int], list[int]]] = []
+        owners: list[int] = []
+        for position, text in enumerate(texts):
+            cut = get_rolling_token_windows(
+                token_list=self.tok_encode(text),
+                prefix_token=self.prefix_token_id,
+                max_seq_len=self.max_length,
+                context_len=1,
+            )
+            for window in map(make_disjoint_window, cut):
+                windows.append(window)
+                owners.append(position)
+        waiting = {position: owners.count(position) for position in set(owners)}
+        parts: dict[int, list[tuple[int, Response]]] = {position: [] for position in range(len(texts))}
+        for position in parts.keys() - waiting.keys():  # an empty text has no window
+            yield position, Response(tokens=0, truncated=0, loglikelihood=0.0, is_greedy=True)
+        for index, response in self.score(windows):
+            owner = owners[index]
+            parts[owner].append((index, response))
+            if len(parts[owner]) == waiting[owner]:
+                yield owner, _joined([r for _, r in sorted(parts.pop(owner), key=lambda part: part[0])])
+
+
+def _joined(windows: list[Response]) -> Response:
+    return Response(
+        tokens=sum(r.tokens for r in windows),
+        truncated=0,
+        tokens_in=sum(r.tokens_in for r in windows),
+        loglikelihood=sum(float(r.loglikelihood or 0.0) for r in windows),
+        is_greedy=all(r.is_greedy for r in windows),
+    )
+
+
+def render_chat(tokenizer: Any, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
+    """A conversation as text, by the tokenizer's chat template, as lm-eval asks for it."""
+    return str(
+        tokenizer.apply_chat_template(
+            chat_history,
+            tokenize=False,
+            add_generation_prompt=add_generation_prompt,
+            continue_final_message=not add_generation_prompt,
+        )
+    )
+
+
+def context_length(config: Any, tokenizer: Any) -> int:
+    """The model's context in tokens, looked up as lm-eval's Hugging Face model does (2048 when nothing says)."""
+    for key in ("n_positions", "max_position_embeddings", "n_ctx"):
+        if isinstance(value := getattr(config, key, None), int):
+            return value
+    length = getattr(tokenizer, "model_max_length", None)
+    return int(length) if length is not None and length < 1_000_000 else 2048

@@ -1,0 +1,94 @@
+"""The plan: which cells a run has, and the hash by which a finished one is known again."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from ..adapters.spec import VariantSpec
+from ..errors import UserError
+from ..files import sha256_json
+from .records import RECORDS_VERSION
+from .suite import Suite, TaskSpec
+from .tasks import BuiltTask
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """What the command line says beside the suite."""
+
+    limit: int | None = None
+    only: tuple[str, ...] = ()  # names of variants and tasks
+    device: str | None = None
+    offline: bool = False
+
+
+@dataclass(frozen=True)
+class Selection:
+    """The variants and tasks that this invocation works on; the others stay as they are."""
+
+    variants: list[VariantSpec]
+    tasks: list[TaskSpec]
+
+
+def select(suite: Suite, only: Sequence[str]) -> Selection:
+    """Apply `--only`: names of variants restrict the variants, names of tasks the tasks.
+
+    Raises:
+        UserError: for a name that the suite does not have.
+    """
+    variants = {variant.name: variant for variant in suite.all_variants()}
+    tasks = {task.name: task for task in suite.tasks}
+    for name in only:
+        if name not in variants and name not in tasks:
+            near = difflib.get_close_matches(name, [*variants, *tasks], n=1)
+            raise UserError(
+                "the suite has no variant or task of this name",
+                where=f"--only {name}",
+                fix=f'did you mean "{near[0]}"?' if near else f"it has: {', '.join([*variants, *tasks])}",
+            )
+    named_variants = [variants[name] for name in variants if name in only]
+    named_tasks = [tasks[name] for name in tasks if name in only]
+    return Selection(named_variants or list(variants.values()), named_tasks or list(tasks.values()))
+
+
+def suite_hash(suite: Suite, limit: int | None) -> str:
+    """The hash of what a run asks: the suite without where it is written, and `--limit`."""
+    asked = suite.model_dump(mode="json", exclude={"output", "description"})
+    return sha256_json({"suite": asked, "limit": limit})
+
+
+def cell_hash(identity: str, built: BuiltTask, suite: Suite, device: str) -> str:
+    """The hash of everything that decides a cell's records.
+
+    Args:
+        identity: the variant's content hash.
+        built: the task as built (its documents and prompts count, not their number's reason).
+        suite: for the seeds and the context's length.
+        device: the type of device, since numbers differ a little between them.
+    """
+    return sha256_json(
+        {
+            "records": RECORDS_VERSION,
+            "variant": identity,
+            "task": built.info.config_hash,
+            "name": built.info.name,
+            "items": [(item.item_hash, item.prompt_hash) for item in built.items],
+            "seeds": suite.seeds.model_dump(exclude={"training", "bootstrap"}),
+            "max_length": suite.base.max_length,
+            "prompts": suite.output.prompts,
+            "device": device,
+        }
+    )
+
+
+def request_seeds(built: BuiltTask, seed: int) -> list[int]:
+    """A seed for every request, decided by its item and its repeat, not by its place."""
+    seeds = []
+    for item in built.items:
+        for instance in item.instances:
+            key: Any = [seed, built.info.name, item.item_hash, instance.idx]
+            seeds += [int(sha256_json([*key, n])[:15], 16) for n in range(instance.repeats or 1)]
+    return seeds

@@ -1,0 +1,185 @@
+"""The two JSON files of a run folder: `manifest.json` (what was run, on what) and `results.json` (what came out).
+
+Needs no torch. Both carry a schema version and describe themselves by these models.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, Literal, TypeVar
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from ..errors import UserError
+from ..files import write_text
+
+SCHEMA_VERSION = "1"
+_T = TypeVar("_T", bound=BaseModel)
+
+
+class _Model(BaseModel):
+    model_config = ConfigDict(extra="forbid")
+
+
+class FileHash(_Model):
+    """A file that took part in a run: its path as the user named it, and the SHA-256 of its bytes."""
+
+    path: str
+    sha256: str
+
+
+class VariantInfo(_Model):
+    """One variant: what it is made of, and the content hash that stands for it."""
+
+    name: str
+    kind: str  # the design's fixed terms: base, base-nf4, adapter, ..., merged-requantized
+    adapter: str | None = None
+    quantization: str | None = None
+    merge: str = "none"
+    identity: str | None = None  # None until the variant was made
+    parts: dict[str, str] = Field(default_factory=dict)  # what the identity is the hash of
+    model_bytes: int | None = None  # weights and buffers in the variant's real form, quantisation state included
+    load_seconds: float | None = None  # to derive the variant from the loaded base
+    error: str | None = None  # why it could not be made
+
+
+class AdapterInfo(_Model):
+    """One adapter: where it came from and, when this run trained it, how."""
+
+    name: str
+    source: str
+    method: str  # peft's own name: LORA, IA3, ...
+    sha256: str
+    parameters: int
+    training: dict[str, Any] | None = None
+
+
+class MetricInfo(_Model):
+    """How a metric of a task is put together from its items."""
+
+    name: str
+    filter: str
+    aggregation: str
+    higher_is_better: bool | None  # None: neither direction is better
+
+
+class TaskInfo(_Model):
+    """One task as it was asked."""
+
+    name: str
+    output_type: str
+    version: str
+    num_fewshot: int
+    items: int
+    requests: int
+    dataset: str
+    config_hash: str
+    data_files: list[FileHash] = Field(default_factory=list)
+    metrics: list[MetricInfo] = Field(default_factory=list)
+    headline: list[str] = Field(default_factory=list)  # metrics shown first in a report
+
+
+class Manifest(_Model):
+    """What was run: the suite as run, what it names, seeds, versions, hardware, and what was chosen for the user."""
+
+    schema_version: str = SCHEMA_VERSION
+    phibench_version: str
+    name: str
+    description: str = ""
+    suite: dict[str, Any]
+    suite_file: FileHash | None = None
+    digest: str = ""  # of what the run asks: suite and --limit; a folder goes on only with the same
+    options: dict[str, Any] = Field(default_factory=dict)
+    baseline: str
+    started: str  # ISO 8601, UTC
+    finished: str | None = None
+    status: Literal["running", "done", "incomplete", "interrupted"] = "running"
+    seeds: dict[str, int] = Field(default_factory=dict)
+    versions: dict[str, str] = Field(default_factory=dict)
+    hardware: dict[str, Any] = Field(default_factory=dict)
+    variants: list[VariantInfo] = Field(default_factory=list)
+    adapters: list[AdapterInfo] = Field(default_factory=list)
+    tasks: list[TaskInfo] = Field(default_factory=list)
+    chosen: list[str] = Field(default_factory=list)  # what was chosen for the user: device, batch budget, ...
+    warnings: list[str] = Field(default_factory=list)
+
+
+class Score(_Model):
+    """One metric of one cell, as lm-eval aggregates it."""
+
+    metric: str
+    filter: str
+    value: float | None
+    stderr: float | None
+    higher_is_better: bool | None  # None: neither direction is better
+    aggregation: str
+    items: int
+
+
+class CellResult(_Model):
+    """One cell: its state, its scores and what it cost."""
+
+    variant: str
+    task: str
+    status: Literal["pending", "done", "failed"] = "pending"
+    error: str | None = None
+    cell_hash: str | None = None  # of variant identity, task and settings: what a resumed run looks up
+    records: str | None = None  # path of the Parquet file, relative to the run folder
+    items: int = 0
+    requests: int = 0
+    tokens_in: int = 0  # tokens fed to the model, padding not counted
+    tokens_out: int = 0  # tokens scored or generated
+    truncated_items: int = 0  # items whose prompt was cut from the left to fit the context
+    truncated_tokens: int = 0
+    stops: dict[str, int] = Field(default_factory=dict)  # eos | stop_string | length -> generations that ended so
+    seconds: float = 0.0  # model time of the whole cell
+    peak_memory_bytes: int | None = None
+    scores: list[Score] = Field(default_factory=list)
+
+
+class Results(_Model):
+    """What came out: one entry a cell, in the suite's order."""
+
+    schema_version: str = SCHEMA_VERSION
+    cells: list[CellResult] = Field(default_factory=list)
+
+    def cell(self, variant: str, task: str) -> CellResult | None:
+        """The cell of a variant and a task, or None."""
+        return next((c for c in self.cells if (c.variant, c.task) == (variant, task)), None)
+
+
+def write_model(path: Path, model: BaseModel) -> None:
+    """Write a manifest or results file, whole or not at all."""
+    write_text(path, model.model_dump_json(indent=2) + "\n")
+
+
+def read_manifest(run_dir: Path) -> Manifest:
+    """Read `manifest.json` of a run folder.
+
+    Raises:
+        UserError: when the folder holds no run, or one of another schema.
+    """
+    return _read(run_dir / "manifest.json", Manifest)
+
+
+def read_results(run_dir: Path) -> Results:
+    """Read `results.json` of a run folder (an empty one when the run did not get that far)."""
+    path = run_dir / "results.json"
+    return _read(path, Results) if path.exists() else Results()
+
+
+def _read(path: Path, model: type[_T]) -> _T:
+    try:
+        return model.model_validate_json(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise UserError(
+            "this is not a run folder: it has no " + path.name,
+            where=str(path.parent),
+            fix="give the folder that `phibench run` wrote (see its last line)",
+        ) from None
+    except ValidationError as error:
+        raise UserError(
+            f"{path.name} does not fit schema version {SCHEMA_VERSION}: {error.error_count()} fields differ",
+            where=str(path),
+            fix="make the run again, or read it with the phibench version that wrote it",
+        ) from None

@@ -1,0 +1,106 @@
+"""The run folder: where it is, who may write it, and what stands in it."""
+
+from __future__ import annotations
+
+import errno
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from filelock import FileLock, Timeout
+
+from ..errors import UserError
+
+MANIFEST = "manifest.json"
+RESULTS = "results.json"
+LOG = "log.txt"
+_NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
+_NO_WAY = {errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG}
+
+
+class RunFolder:
+    """One run's folder."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    @property
+    def manifest(self) -> Path:
+        return self.path / MANIFEST
+
+    @property
+    def results(self) -> Path:
+        return self.path / RESULTS
+
+    @property
+    def log(self) -> Path:
+        return self.path / LOG
+
+    def records(self, variant: str, task: str) -> Path:
+        """The Parquet file of a cell's records."""
+        return self.path / "records" / variant / f"{_safe(task)}.parquet"
+
+    def journal(self, variant: str, task: str) -> Path:
+        """The journal of a cell under way."""
+        return self.path / "journal" / variant / f"{_safe(task)}.jsonl"
+
+    def relative(self, path: Path) -> str:
+        """A path of this folder, as the results name it."""
+        return path.relative_to(self.path).as_posix()
+
+    def clear(self) -> None:
+        """Remove what a run wrote, and nothing else."""
+        for name in ("records", "journal"):
+            shutil.rmtree(self.path / name, ignore_errors=True)
+        for name in (MANIFEST, RESULTS, LOG, "report.md", "report.html"):
+            (self.path / name).unlink(missing_ok=True)
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Make the folder and hold it against other runs.
+
+        Raises:
+            UserError: when it cannot be written, or another run is at work in it.
+        """
+        with disk_errors(self.path):
+            self.path.mkdir(parents=True, exist_ok=True)
+            probe = self.path / ".phibench-probe"
+            probe.write_text("x", encoding="utf-8")
+            probe.unlink()
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(timeout=0)
+        except Timeout:
+            raise UserError(
+                "another run is at work in this folder", where=str(self.path), fix="wait for it, or give another --out"
+            ) from None
+        try:
+            yield
+        finally:
+            lock.release()
+            (self.path / ".lock").unlink(missing_ok=True)
+
+
+@contextmanager
+def disk_errors(path: Path) -> Iterator[None]:
+    """Turn a full or unwritable disk into the user's error that it is."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in _NO_ROOM:
+            raise UserError(
+                f"{_NO_ROOM[error.errno]}; what was finished is kept",
+                where=str(path),
+                fix="make room, then run the same command again: it goes on where it stopped",
+            ) from error
+        if error.errno in _NO_WAY and (error.filename is None or str(error.filename).startswith(str(path))):
+            raise UserError(
+                f"this folder cannot be written: {error.strerror}", where=str(path), fix="give another folder with --out"
+            ) from error
+        raise
+
+
+def _safe(task: str) -> str:
+    """A task's name as a file name (lm-eval allows `::` and `/`)."""
+    return "".join(c if c.isalnum() or c in "._-+" else "_" for c in task)

@@ -1,0 +1,374 @@
+"""The runner: from a suite to a run folder, cell by cell; nothing finished is lost."""
+
+from __future__ import annotations
+
+import logging
+import traceback
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+import torch
+
+from .. import __version__
+from ..adapters.adapter_files import AdapterFiles, find_adapter
+from ..adapters.base import LoadedBase, load_base
+from ..adapters.spec import VariantSpec
+from ..adapters.variants import Variant, VariantFactory
+from ..errors import UserError
+from ..files import sha256_json
+from .cell_run import run_cell
+from .cells import fill_costs, make_scores
+from .environment import choose_device, hardware, versions
+from .engine.base import render_chat
+from .plan import RunOptions, cell_hash, select, suite_hash
+from .progress import RunProgress
+from .records import read_records, write_records
+from .results import (
+    AdapterInfo,
+    CellResult,
+    FileHash,
+    Manifest,
+    Results,
+    VariantInfo,
+    read_manifest,
+    read_results,
+    write_model,
+)
+from .run_folder import RunFolder, disk_errors
+from .suite_file import SuiteFile
+from .tasks import BuiltTask, Prompting, build, load_tasks
+
+_log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """How a run ended."""
+
+    done: int
+    reused: int
+    failed: int
+    pending: int  # not asked for by this invocation, or not reached
+
+
+class Runner:
+    """Runs one suite into one folder.
+
+    Args:
+        file: the suite as read.
+        options: what the command line says beside it.
+        folder: where the run goes; the caller holds its lock.
+        progress: the terminal.
+    """
+
+    def __init__(self, file: SuiteFile, options: RunOptions, folder: RunFolder, progress: RunProgress) -> None:
+        self.suite = file.suite
+        self.options = options
+        self.folder = folder
+        self.progress = progress
+        self.selection = select(file.suite, options.only)
+        self.device = choose_device(options.device or file.suite.engine.device)
+        self.manifest = self._new_manifest(file)
+        self.results = Results()
+        self._earlier = read_results(folder.path) if folder.results.exists() else Results()
+        self._built: dict[str, list[BuiltTask]] = {}
+        self._reused = 0
+
+    def run(self) -> Outcome:
+        """Run every selected cell that is not there yet.
+
+        Raises:
+            UserError: for anything about the suite that keeps the whole run from working.
+            KeyboardInterrupt: handed on, after what is finished was written.
+        """
+        try:
+            with self._said("reading tasks and data"):
+                self._loaded_tasks = load_tasks(self.suite, self.selection.tasks)
+            with self._said(f"loading {self.suite.base.model}"):
+                base = load_base(self.suite.base, offline=self.options.offline)
+            self._choose(base)
+            factory = VariantFactory(base, self.suite.quantizations, self._adapters(base), self.device)
+            self._announce(factory)
+            for spec in self.selection.variants:
+                self._run_variant(factory, spec)
+        except KeyboardInterrupt:
+            self.manifest.status = "interrupted"
+            raise
+        finally:
+            self._finish()
+        counts = [cell.status for cell in self.results.cells]
+        return Outcome(counts.count("done"), self._reused, counts.count("failed"), counts.count("pending"))
+
+    # ---- before the first cell
+
+    def _new_manifest(self, file: SuiteFile) -> Manifest:
+        suite = self.suite
+        return Manifest(
+            phibench_version=__version__,
+            name=suite.name,
+            description=suite.description,
+            suite=suite.model_dump(mode="json"),
+            suite_file=FileHash(path=str(file.path), sha256=file.sha256),
+            digest=suite_hash(suite, self.options.limit),
+            options={"limit": self.options.limit, "offline": self.options.offline},
+            baseline=suite.baseline_name(),
+            started=_now(),
+            seeds=suite.seeds.model_dump(),
+            versions=versions(),
+            hardware=hardware(self.device),
+        )
+
+    def _choose(self, base: LoadedBase) -> None:
+        """Say what was chosen for the user."""
+        suite = self.suite
+        chosen = self.manifest.chosen
+        if (self.options.device or suite.engine.device) == "auto":
+            chosen.append(f"device: {self.device}")
+        if suite.base.dtype == "auto":
+            chosen.append(f"dtype: {str(base.dtype).removeprefix('torch.')}, the base's own")
+        chosen.append(f"attention: {base.model.config._attn_implementation}")
+        chosen.append("engine: plain (transformers' forward and generate)")
+        chosen.append(f"batch budget: {self.batch_tokens} tokens a forward")
+        for name, quantization in suite.quantizations.items():
+            if quantization.load_in_4bit and quantization.bnb_4bit_compute_dtype is None:
+                chosen.append(f"quantizations.{name}: bnb_4bit_compute_dtype is the base's dtype")
+
+    @property
+    def batch_tokens(self) -> int:
+        """Tokens of one forward."""
+        return self.suite.engine.batch_tokens or (16384 if self.device.type == "cuda" else 4096)
+
+    def _adapters(self, base: LoadedBase) -> dict[str, AdapterFiles]:
+        """Find, or train, the adapters that the selected variants need."""
+        wanted = {variant.adapter for variant in self.selection.variants if variant.adapter}
+        found: dict[str, AdapterFiles] = {}
+        for name, spec in self.suite.adapters.items():
+            if name not in wanted:
+                continue
+            training: dict[str, Any] | None = None
+            if spec.recipe is not None:
+                found[name], training = self._train(name, spec.recipe, base)
+            else:
+                found[name] = find_adapter(name, spec, offline=self.options.offline)
+            files = found[name]
+            self.manifest.adapters.append(
+                AdapterInfo(
+                    name=name,
+                    source=files.source,
+                    method=files.method,
+                    sha256=files.sha256,
+                    parameters=files.parameters(),
+                    training=training,
+                )
+            )
+        return found
+
+    def _train(self, name: str, recipe: str, base: LoadedBase) -> tuple[AdapterFiles, dict[str, Any]]:
+        from ..adapters.train import Step, ensure_trained
+
+        with self.progress.bar(f"training {name}", None) as bar:
+
+            def on_step(step: Step) -> None:
+                bar.set_total(step.steps)
+                bar.advance(1, f"loss {step.loss:.3f}")
+
+            files, record = ensure_trained(
+                name, recipe, base, self.device, seed=self.suite.seeds.training, on_step=on_step
+            )
+            trained = bar.moved
+        if trained:
+            self.progress.say(f"✓ trained {name} ({recipe}) in {record['seconds']:.0f} s, last loss {record['curve'][-1]['loss']:.3f}")
+        else:
+            self.progress.say(f"✓ {name}: trained before, found in the cache")
+        return files, record
+
+    def _announce(self, factory: VariantFactory) -> None:
+        """List every variant and task in the manifest, those of earlier invocations included."""
+        earlier = read_manifest(self.folder.path) if self.folder.manifest.exists() else None
+        selected = {spec.name for spec in self.selection.variants}
+        known = {info.name: info for info in earlier.variants} if earlier else {}
+        for spec in self.suite.all_variants():
+            info = _variant_info(spec)
+            if spec.name in selected:
+                info.parts = factory.parts(spec)
+                info.identity = sha256_json(info.parts)
+            elif spec.name in known:
+                info = known[spec.name]
+            self.manifest.variants.append(info)
+        first = factory.tokenizer(self.selection.variants[0])
+        built = {task.info.name: task.info for task in self._tasks_for(first)}
+        if earlier:
+            self.manifest.tasks = [info for info in earlier.tasks if info.name not in built]
+            seen = {adapter.name for adapter in self.manifest.adapters}
+            self.manifest.adapters += [adapter for adapter in earlier.adapters if adapter.name not in seen]
+        self.manifest.tasks += built.values()
+        order = {name: position for position, name in enumerate(self._task_order())}
+        self.manifest.tasks.sort(key=lambda info: order.get(info.name, len(order)))
+        for variant in self.manifest.variants:
+            for task in self.manifest.tasks:
+                kept = self._earlier.cell(variant.name, task.name)
+                self.results.cells.append(kept or CellResult(variant=variant.name, task=task.name))
+        self._write()
+
+    def _task_order(self) -> list[str]:
+        return [name for spec in self.suite.tasks for name in [spec.name, *(t[0].name for t in self._loaded_tasks)]]
+
+    def _tasks_for(self, tokenizer: Any) -> list[BuiltTask]:
+        """The tasks with their requests, built once for each way prompts are wrapped."""
+        base = self.suite.base
+        key = "plain" if not base.chat_template else sha256_json([tokenizer.chat_template, tokenizer.special_tokens_map])
+        if key not in self._built:
+            prompting = Prompting(
+                chat_template=(lambda *args, **kw: render_chat(tokenizer, *args, **kw)) if base.chat_template else None,
+                system_instruction=base.system_instruction,
+                fewshot_as_multiturn=base.fewshot_as_multiturn,
+                key=key,
+            )
+            with self._said("building requests"):
+                self._built[key] = [
+                    build(loaded, prompting, self.options.limit or loaded[0].limit) for loaded in self._loaded_tasks
+                ]
+        return self._built[key]
+
+    # ---- cells
+
+    def _run_variant(self, factory: VariantFactory, spec: VariantSpec) -> None:
+        tasks = self._tasks_for(factory.tokenizer(spec))
+        info = next(v for v in self.manifest.variants if v.name == spec.name)
+        hashes = {
+            built.info.name: cell_hash(str(info.identity), built, self.suite, self.device.type) for built in tasks
+        }
+        waiting = []
+        for built in tasks:
+            if self._reuse(built, spec.name, hashes[built.info.name]):
+                self._reused += 1
+            else:
+                waiting.append(built)
+        if not waiting:
+            self.progress.say(f"✓ {spec.name}: every cell is already here")
+            return
+        try:
+            with self._said(f"making {spec.name}"):
+                variant = factory.make(spec)
+        except UserError as error:
+            info.error = str(error)
+            for built in waiting:
+                self._failed(self._cell(spec.name, built), str(error))
+            self._write()
+            return
+        except Exception as error:
+            info.error = self._bug(f"making {spec.name}", error)
+            for built in waiting:
+                self._failed(self._cell(spec.name, built), info.error)
+            self._write()
+            return
+        info.error = None
+        info.model_bytes = variant.model_bytes
+        info.load_seconds = round(variant.load_seconds, 3)
+        for built in waiting:
+            self._run_task(variant, built, hashes[built.info.name])
+            self._write()
+        del variant
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _reuse(self, built: BuiltTask, variant: str, wanted: str) -> bool:
+        cell = self._cell(variant, built)
+        if cell.status == "done" and cell.cell_hash == wanted and cell.records:
+            return (self.folder.path / cell.records).is_file()
+        return False
+
+    def _run_task(self, variant: Variant, built: BuiltTask, wanted: str) -> None:
+        name = variant.spec.name
+        cell = CellResult(variant=name, task=built.info.name, cell_hash=wanted)
+        self._put(cell)
+        try:
+            records = run_cell(
+                variant,
+                built,
+                cell,
+                journal=self.folder.journal(name, built.info.name),
+                suite=self.suite,
+                batch_tokens=self.batch_tokens,
+                device=self.device,
+                progress=self.progress,
+            )
+            path = self.folder.records(name, built.info.name)
+            with disk_errors(self.folder.path):
+                write_records(path, records)
+            # Scores come from what was written: what a report reads is what was scored.
+            cell.scores = make_scores(built, read_records(path))
+            cell.records = self.folder.relative(path)
+            fill_costs(cell, records)
+            cell.status = "done"
+            self.folder.journal(name, built.info.name).unlink(missing_ok=True)
+            self.progress.finished(cell, built.info.headline)
+        except UserError:
+            raise  # the disk: no other cell would fare better
+        except torch.cuda.OutOfMemoryError:
+            self._failed(cell, "the device ran out of memory even for one item; lower max_length or use a smaller model")
+        except Exception as error:
+            self._failed(cell, self._bug(f"{name} · {built.info.name}", error))
+
+    def _cell(self, variant: str, built: BuiltTask) -> CellResult:
+        found = self.results.cell(variant, built.info.name)
+        if found is None:
+            raise RuntimeError(f"no cell for {variant} and {built.info.name}")
+        return found
+
+    def _put(self, cell: CellResult) -> None:
+        cells = self.results.cells
+        position = next(i for i, c in enumerate(cells) if (c.variant, c.task) == (cell.variant, cell.task))
+        cells[position] = cell
+
+    def _failed(self, cell: CellResult, error: str) -> None:
+        failed = CellResult(variant=cell.variant, task=cell.task, status="failed", error=error)
+        self._put(failed)
+        self.progress.finished(failed, [])
+
+    def _bug(self, what: str, error: Exception) -> str:
+        """A bug keeps its traceback, on the terminal and in the log; the other cells go on."""
+        trace = traceback.format_exc()
+        _log.error("%s failed\n%s", what, trace)
+        self.progress.say(trace.rstrip(), style="red")
+        return f"{type(error).__name__}: {error}"
+
+    # ---- after the last
+
+    def _finish(self) -> None:
+        manifest = self.manifest
+        manifest.finished = _now()
+        if manifest.status == "running":
+            unfinished = not self.results.cells or any(cell.status != "done" for cell in self.results.cells)
+            manifest.status = "incomplete" if unfinished else "done"
+        if self.results.cells:
+            self._write()
+
+    def _write(self) -> None:
+        cut = [cell for cell in self.results.cells if cell.truncated_items]
+        self.manifest.warnings = [
+            f"{cell.variant} · {cell.task}: {cell.truncated_items} of {cell.items} prompts were longer than the context;"
+            f" {cell.truncated_tokens} tokens were cut from their left"
+            for cell in cut
+        ]
+        with disk_errors(self.folder.path):
+            write_model(self.folder.manifest, self.manifest)
+            write_model(self.folder.results, self.results)
+
+    @contextmanager
+    def _said(self, what: str) -> Iterator[None]:
+        with self.progress.bar(what, None):
+            yield
+
+
+def _variant_info(spec: VariantSpec) -> VariantInfo:
+    return VariantInfo(
+        name=spec.name, kind=spec.kind, adapter=spec.adapter, quantization=spec.quantization, merge=spec.merge
+    )
+
+
+def _now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")

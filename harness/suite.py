@@ -1,0 +1,117 @@
+"""The suite: what one TOML file may say, and what it means; for the checker, the planner and the runner.
+
+Pure data, validated by pydantic; imports no torch and no lm-eval.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, StringConstraints
+
+from ..adapters.spec import AdapterSpec, BaseSpec, Name, QuantizationSpec, Spec, VariantSpec, matrix_variants
+
+Kind = Literal["base", "base-q", "adapter", "adapter-q", "merged", "merged-dequantized", "merged-requantized"]
+
+
+class MatrixSpec(Spec):
+    """The short form: every kind of every adapter named, with one quantisation."""
+
+    adapter: str | list[str]
+    quantization: str | None = None
+    kinds: list[Kind] | None = None  # default: all of them; "-q" stands for the quantised form
+
+    def variants(self) -> list[VariantSpec]:
+        """The variants asked for; with several adapters their names start with the adapter's."""
+        adapters = [self.adapter] if isinstance(self.adapter, str) else self.adapter
+        found: dict[str, VariantSpec] = {}
+        for adapter in adapters:
+            prefix = f"{adapter}." if len(adapters) > 1 else ""
+            for variant in matrix_variants(adapter, self.quantization, prefix=prefix):
+                found.setdefault(variant.name, variant)
+        wanted = None if self.kinds is None else set(self.kinds)
+        return [v for v in found.values() if wanted is None or _generic_kind(v) in wanted]
+
+
+def _generic_kind(variant: VariantSpec) -> str:
+    quantised = variant.merge == "none" and variant.quantization is not None
+    return variant.kind.split("-")[0] + "-q" if quantised else variant.kind
+
+
+class TaskSpec(Spec):
+    """One task, by its lm-eval name, and what to change of it."""
+
+    name: Annotated[str, StringConstraints(min_length=1)]
+    num_fewshot: Annotated[int, Field(ge=0)] | None = None
+    limit: Annotated[int, Field(ge=1)] | None = None
+    metrics: list[str] | None = None  # shown first, in this order; default: chosen from what the task measures
+    override: dict[str, Any] = Field(default_factory=dict)  # lm-eval's own YAML keys
+    metric_options: dict[str, Any] = Field(default_factory=dict)  # passed to the task's process_results
+
+
+class GenerationSpec(Spec):
+    """Settings laid over every generate_until task's own; names are lm-eval's and transformers'."""
+
+    until: list[str] | None = None
+    max_gen_toks: Annotated[int, Field(ge=1)] | None = None
+    do_sample: bool | None = None
+    temperature: Annotated[float, Field(ge=0)] | None = None
+    top_k: Annotated[int, Field(ge=0)] | None = None
+    top_p: Annotated[float, Field(gt=0, le=1)] | None = None
+    repetition_penalty: Annotated[float, Field(gt=0)] | None = None
+
+
+class SeedSpec(Spec):
+    """Every seed of a run."""
+
+    fewshot: int = 1234  # which examples are drawn: lm-eval's own default
+    generation: int = 0  # sampled generations; an item's own seed is made from it
+    training: int = 0  # laid over a recipe's own seed
+    bootstrap: int = 0  # resampling in the statistics
+
+
+class EngineSpec(Spec):
+    """How the model is run. None of it changes what is asked."""
+
+    device: str = "auto"  # auto | cpu | cuda | cuda:0 | mps
+    batch_tokens: Annotated[int, Field(ge=1)] | None = None  # tokens of one forward; default: by device
+
+
+class OutputSpec(Spec):
+    """Where a run goes and what it keeps."""
+
+    dir: str = "runs"
+    prompts: bool = True  # keep prompts in the records (the report's examples need them)
+    examples: Annotated[int, Field(ge=0)] = 3  # items shown per task in the report
+
+
+DataSource = str | list[str] | dict[str, str | list[str]]
+
+
+class Suite(Spec):
+    """A whole suite file."""
+
+    name: Name
+    description: str = ""
+    base: BaseSpec
+    quantizations: dict[Name, QuantizationSpec] = Field(default_factory=dict)
+    adapters: dict[Name, AdapterSpec] = Field(default_factory=dict)
+    variants: list[VariantSpec] = Field(default_factory=list)
+    matrix: MatrixSpec | None = None
+    baseline: str | None = None  # default: the first variant
+    tasks: Annotated[list[TaskSpec], Field(min_length=1)]
+    include: list[str] = Field(default_factory=list)  # folders with more lm-eval task YAML
+    allow_code: bool = False  # run Python beside the YAML in `include`, and lm-eval tasks marked as unsafe
+    data: dict[str, DataSource] = Field(default_factory=dict)
+    generation: GenerationSpec = GenerationSpec()
+    seeds: SeedSpec = SeedSpec()
+    engine: EngineSpec = EngineSpec()
+    output: OutputSpec = OutputSpec()
+
+    def all_variants(self) -> list[VariantSpec]:
+        """The variants to evaluate, in order: those of the matrix, then those spelt out."""
+        return [*(self.matrix.variants() if self.matrix else []), *self.variants]
+
+    def baseline_name(self) -> str:
+        """The variant that every difference is taken to."""
+        return self.baseline or self.all_variants()[0].name

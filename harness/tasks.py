@@ -1,0 +1,301 @@
+"""Tasks as asked: lm-eval task objects with the suite's changes, and their requests, built once for all variants."""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from ..errors import UserError
+from ..files import sha256_json
+from .catalog import manager_for
+from .data import replacement_for
+from .results import FileHash, MetricInfo, TaskInfo
+from .suite import Suite, TaskSpec
+
+KINDS = ("multiple_choice", "loglikelihood", "loglikelihood_rolling", "generate_until")
+STOPPED = "stopped"  # our own metric: whether a generation ended by its own EOS
+
+
+@dataclass(frozen=True)
+class Prompting:
+    """How prompts are wrapped; requests are built once for each distinct one."""
+
+    chat_template: Callable[..., str] | None = None
+    system_instruction: str | None = None
+    fewshot_as_multiturn: bool = False
+    key: str = "plain"
+
+
+@dataclass(frozen=True)
+class Item:
+    """One document of a task and its requests."""
+
+    index: int
+    item_id: str | None
+    item_hash: str
+    prompt_hash: str
+    doc: Any
+    instances: list[Any]  # lm-eval Instances, in order
+
+
+@dataclass
+class BuiltTask:
+    """A task with its requests built, ready to be asked of any number of variants."""
+
+    spec: TaskSpec
+    task: Any  # an lm-eval Task
+    info: TaskInfo
+    items: list[Item] = field(default_factory=list)
+
+    @property
+    def requests(self) -> list[Any]:
+        """Every instance, once for each of its repeats, in order."""
+        return [instance for item in self.items for instance in item.instances for _ in range(instance.repeats or 1)]
+
+
+def load_tasks(suite: Suite, specs: Sequence[TaskSpec]) -> list[tuple[TaskSpec, Any, list[FileHash]]]:
+    """Load the suite's tasks (groups and tags become their tasks) with their data.
+
+    Raises:
+        UserError: for unknown tasks, data that cannot be had, overrides that do not fit, unsafe tasks.
+    """
+    manager = manager_for([spec.name for spec in specs], [Path(path) for path in suite.include])
+    loaded: dict[str, tuple[TaskSpec, Any, list[FileHash]]] = {}
+    with compiled_once():
+        for spec in specs:
+            for name, changes in task_leaves(manager, spec.name):
+                if name in loaded:
+                    raise UserError(
+                        f'the task "{name}" is named twice (by "{spec.name}" too)',
+                        where="tasks",
+                        fix="name it once; to ask it in two ways, give one a name of its own in a YAML under include",
+                    )
+                leaf = spec.model_copy(update={"name": name, "override": {**changes, **spec.override}})
+                loaded[name] = (leaf, *_load_leaf(suite, manager, leaf))
+    return list(loaded.values())
+
+
+def task_leaves(manager: Any, name: str) -> Iterator[tuple[str, dict[str, Any]]]:
+    """(task name, changes that its group makes) of every task that `name` stands for."""
+    entry = manager.task_index.get(name)
+    kind = entry.kind.name if entry is not None else "TASK"
+    if kind == "TAG":
+        for member in sorted(entry.tags):
+            yield from task_leaves(manager, member)
+    elif kind == "GROUP":
+        yield from _members(manager, entry.cfg)
+    else:
+        yield name, {}
+
+
+def _members(manager: Any, group: dict[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    own = ("group", "task", "tag", "group_alias", "aggregate_metric_list", "metadata", "include", "task_alias")
+    shared = {key: value for key, value in group.items() if key not in own}
+    members = group.get("task") or []
+    for member in [members] if isinstance(members, str) else members:
+        if isinstance(member, str):
+            leaves = task_leaves(manager, member)
+            changes: dict[str, Any] = {}
+        elif "group" in member and member["group"] not in manager.task_index:
+            leaves = _members(manager, member)
+            changes = {}
+        else:
+            leaves = task_leaves(manager, member.get("group") or member["task"])
+            changes = {key: value for key, value in member.items() if key not in own}
+        for name, inner in leaves:
+            yield name, {**shared, **inner, **changes}
+
+
+def _load_leaf(suite: Suite, manager: Any, spec: TaskSpec) -> tuple[Any, list[FileHash]]:
+    config = {**(manager.task_index[spec.name].cfg or {}), **spec.override}
+    changes: dict[str, Any] = dict(spec.override)
+    if spec.num_fewshot is not None:
+        changes["num_fewshot"] = spec.num_fewshot
+    if config.get("output_type", "generate_until") == "generate_until":
+        laid_over = suite.generation.model_dump(exclude_none=True)
+        if laid_over:
+            changes["generation_kwargs"] = {**(config.get("generation_kwargs") or {}), **laid_over}
+    files: list[FileHash] = []
+    replacement = replacement_for(suite.data, config.get("dataset_path"), config.get("dataset_name"))
+    if replacement is not None:
+        evaluated = config.get("test_split") or config.get("validation_split")
+        splits = ("training_split", "validation_split", "test_split", "fewshot_split")
+        needed = [config[split] for split in splits if config.get(split)]
+        if not evaluated:
+            raise UserError("the task names no split to evaluate", where=f"tasks: {spec.name}")
+        dataset = replacement.load(evaluated, needed)
+        files = replacement.hashes()
+        changes |= {"custom_dataset": lambda **_: dataset, "dataset_kwargs": None}
+    where = f"tasks: {spec.name}"
+    try:
+        # A group of one is lm-eval's own way to lay overrides over a task that is in its index.
+        found = manager.load({"group": "phibench", "task": [{"task": spec.name, **changes}]})["tasks"]
+        task = found[spec.name]
+    except UserError:
+        raise
+    except Exception as error:
+        raise _task_error(error, where, config) from error
+    if getattr(task, "UNSAFE_CODE", False) and not suite.allow_code:
+        raise UserError(
+            "this task runs code that the model writes", where=where, fix="set allow_code = true if you accept that"
+        )
+    if task.OUTPUT_TYPE not in KINDS or getattr(task, "MULTIMODAL", False):
+        raise UserError(f"tasks of this type are not supported: {task.OUTPUT_TYPE}", where=where)
+    if spec.metric_options:
+        own = task.config.process_results
+        if not callable(own):
+            raise UserError("metric_options are for tasks with a process_results of their own", where=where)
+        task.config.process_results = functools.partial(own, **spec.metric_options)
+    if task.config.num_fewshot is None:
+        task.config.num_fewshot = 0
+    task.set_fewshot_seed(seed=suite.seeds.fewshot)
+    return task, files
+
+
+def build(
+    loaded: tuple[TaskSpec, Any, list[FileHash]], prompting: Prompting, limit: int | None
+) -> BuiltTask:
+    """Build a task's requests.
+
+    Args:
+        loaded: a task as :func:`load_tasks` gives it.
+        prompting: how prompts are wrapped.
+        limit: at most this many items; None for all.
+
+    Raises:
+        UserError: when documents lack what the task's templates need.
+    """
+    spec, task, files = loaded
+    where = f"tasks: {spec.name}"
+    try:
+        with compiled_once():
+            task.build_all_requests(
+                limit=limit,
+                apply_chat_template=prompting.chat_template is not None,
+                chat_template=prompting.chat_template,
+                system_instruction=prompting.system_instruction,
+                fewshot_as_multiturn=prompting.fewshot_as_multiturn,
+                tokenizer_name=prompting.key,
+            )
+    except Exception as error:
+        raise _task_error(error, where, task.config.to_dict()) from error
+    items = _items(task)
+    return BuiltTask(spec, task, _info(spec, task, items, files), items)
+
+
+def _items(task: Any) -> list[Item]:
+    grouped: dict[int, list[Any]] = {}
+    for instance in task.instances:
+        grouped.setdefault(instance.doc_id, []).append(instance)
+    items = []
+    for index, instances in grouped.items():
+        instances.sort(key=lambda instance: instance.idx)
+        doc = instances[0].doc
+        given = next((doc[key] for key in ("id", "ind", "qid", "question_id") if isinstance(doc, dict) and key in doc), None)
+        items.append(
+            Item(
+                index=index,
+                item_id=None if given is None else str(given),
+                item_hash=sha256_json(doc),
+                prompt_hash=sha256_json([list(instance.args) for instance in instances]),
+                doc=doc,
+                instances=instances,
+            )
+        )
+    return items
+
+
+def _info(spec: TaskSpec, task: Any, items: list[Item], files: list[FileHash]) -> TaskInfo:
+    from lm_eval.api.metrics import mean
+    from lm_eval.api.registry import AGGREGATION_REGISTRY
+
+    names = {id(function): name for name, function in AGGREGATION_REGISTRY.items()}
+    filters = [ensemble.name for ensemble in task._filters]
+    directions = task.higher_is_better()
+    metrics = [
+        MetricInfo(
+            name=name,
+            filter=filter_name,
+            aggregation=names.get(id(function), getattr(function, "__name__", "custom")),
+            higher_is_better=directions.get(name, True),
+        )
+        for filter_name in filters
+        for name, function in task.aggregation().items()
+    ]
+    if task.OUTPUT_TYPE == "generate_until":
+        metrics.append(
+            MetricInfo(name=STOPPED, filter=filters[0], aggregation=names[id(mean)], higher_is_better=True)
+        )
+    config = {k: v for k, v in task.dump_config().items() if k not in ("custom_dataset", "metadata")}
+    metadata = task.config.metadata or {}
+    return TaskInfo(
+        name=spec.name,
+        output_type=task.OUTPUT_TYPE,
+        version=str(metadata.get("version", task.VERSION)),
+        num_fewshot=task.config.num_fewshot,
+        items=len(items),
+        requests=sum((instance.repeats or 1) for item in items for instance in item.instances),
+        dataset=":".join(part for part in (task.DATASET_PATH, task.DATASET_NAME) if part) or "own",
+        config_hash=sha256_json({"config": config, "metric_options": spec.metric_options}),
+        data_files=files,
+        metrics=metrics,
+        headline=_headline(spec, task, metrics, metadata),
+    )
+
+
+def _headline(spec: TaskSpec, task: Any, metrics: list[MetricInfo], metadata: dict[str, Any]) -> list[str]:
+    names = list(dict.fromkeys(metric.name for metric in metrics))
+    if spec.metrics:
+        for name in spec.metrics:
+            if name not in names:
+                raise UserError(
+                    f'the task does not measure "{name}"',
+                    where=f"tasks: {spec.name}.metrics",
+                    fix=f"it measures: {', '.join(names)}",
+                )
+        return list(spec.metrics)
+    if declared := [name for name in metadata.get("headline") or [] if name in names]:
+        return declared
+    preferred = [name for name in ("acc_norm", "acc", "exact_match", "word_perplexity") if name in names]
+    return preferred[:1] or names[:1]
+
+
+def _task_error(error: Exception, where: str, config: dict[str, Any]) -> UserError:
+    """An lm-eval or datasets failure in the words of someone who has to mend a suite."""
+    dataset = ":".join(str(p) for p in (config.get("dataset_path"), config.get("dataset_name")) if p)
+    text = " ".join(str(error).split())[:300] or type(error).__name__
+    kind = type(error).__name__
+    if kind in ("UndefinedError", "KeyError"):
+        return UserError(
+            f"its documents lack a column that the task needs: {text}",
+            where=where,
+            fix=f"the data must have the columns of {dataset or 'the original dataset'}",
+        )
+    if kind in ("ConnectionError", "DatasetNotFoundError", "OfflineModeIsEnabled", "LocalEntryNotFoundError", "FileNotFoundError"):
+        return UserError(
+            f"its dataset {dataset} cannot be had: {text}",
+            where=where,
+            fix=f'go online, or give local files: [data] "{dataset.split(":")[0]}" = "rows.jsonl"',
+        )
+    return UserError(f"lm-eval cannot set it up ({kind}): {text}", where=where)
+
+
+@contextlib.contextmanager
+def compiled_once() -> Iterator[None]:
+    """Let lm-eval compile each Jinja template once rather than once for every document and field.
+
+    `lm_eval.utils.apply_template` asks its environment to compile the template's source each time; inside this
+    context the environment remembers what it compiled. Nothing else changes.
+    """
+    from lm_eval.utils import env
+
+    original = env.from_string
+    env.from_string = functools.lru_cache(maxsize=4096)(original)
+    try:
+        yield
+    finally:
+        env.from_string = original
