@@ -226,9 +226,7 @@ def _pick_examples(
     values = {name: _numbers(cell.units.get(key, {})) for name, cell in cells.items()}
     picked = _most_telling(values, baseline, metric.higher_is_better, count, seed)
     answers = {name: _read_items(cell, [key for key, _ in picked]) for name, cell in cells.items()}
-    return [
-        _example(item, improved, metric.name, cells[baseline], values, answers) for item, improved in picked
-    ]
+    return [_example(item, improved, metric.name, cells[baseline], values, answers) for item, improved in picked]
 
 
 def _numbers(units: Mapping[_Key, Any]) -> dict[_Key, float]:

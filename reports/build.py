@@ -1,0 +1,173 @@
+"""Builds the view model of a compared run: what is missing, scores, costs, and each task's part."""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from ..harness.comparison import Gap, MetricComparison, RunComparison, TaskComparison
+from ..harness.results import STOPPED
+from ..harness.stats import Verdict
+from . import format as fmt
+from .provenance import how_it_was_run
+from .task_view import metric_heading, score_of, task_view
+from .view import Cell, Column, Line, Table, View, joined, line, name
+
+_MARK_RULE = (
+    "the 95 % interval of the paired difference leaves out zero. Each interval is one of 95 % by itself: "
+    "where nothing differs, about one in twenty is marked by chance."
+)
+_COUNTED = {
+    Verdict.BETTER: "better",
+    Verdict.WORSE: "worse",
+    Verdict.DIFFERENT: "other",
+    Verdict.UNCLEAR: "without a clear difference",
+}
+_STATES = {
+    "failed": "failed",
+    "not run": "not run",
+    "not made": "not made",
+    "unreadable": "records unreadable",
+}
+
+
+def build_view(run: RunComparison) -> View:
+    """The view model of a run, in the manifest's order of variants and tasks."""
+    manifest = run.manifest
+    finished = any(cell.status == "done" for cell in run.results.cells)
+    return View(
+        title=fmt.one_line(manifest.name),
+        description=fmt.one_line(manifest.description, 1000),
+        lead=_lead(run),
+        notices=tuple(_notices(run)),
+        baseline=fmt.one_line(manifest.baseline),
+        summary=_summary(run) if finished else None,
+        legend=tuple(_legend(run)) if finished else (),
+        tasks=tuple(task_view(run, task) for task in run.tasks),
+        costs=_costs(run) if finished else None,
+        how=how_it_was_run(run),
+        version=manifest.phibench_version,
+    )
+
+
+def _lead(run: RunComparison) -> Line:
+    variants = fmt.plural(len(run.manifest.variants), "variant")
+    items = sum(task.info.items for task in run.tasks)
+    tasks = f"{fmt.plural(len(run.tasks), 'task')} ({fmt.plural(items, 'item')})"
+    return line(
+        f"{variants} of ",
+        name(run.manifest.model or "an unnamed base"),
+        f" on {tasks}. Every difference is to ",
+        name(run.manifest.baseline),
+        ", paired item by item.",
+    )
+
+
+def _notices(run: RunComparison) -> list[Line]:
+    """What is missing from the report, gravest first."""
+    manifest = run.manifest
+    notices = []
+    if manifest.baseline not in [variant.name for variant in manifest.variants]:
+        notices.append(line("The baseline ", name(manifest.baseline), " is none of the run's variants."))
+    if not any(cell.status == "done" for cell in run.results.cells):
+        notices.append(line("No cell has finished: there are no scores yet."))
+    if manifest.status != "done":
+        notices.append(line(f"The run's status is “{manifest.status}”: this report shows what there was."))
+    for variant in manifest.variants:
+        if variant.error is not None:
+            notices.append(line("Not made: ", name(variant.name), ". ", name(variant.error)))
+    for state in ("failed", "unreadable"):
+        notices += [_cell_notice(gap) for gap in run.gaps if gap.state == state]
+    for variant in manifest.variants:
+        tasks = [gap.task for gap in run.gaps if (gap.variant, gap.state) == (variant.name, "not run")]
+        if tasks:
+            notices.append(line("Not run: ", name(variant.name), " on ", *joined(tasks), "."))
+    return notices
+
+
+def _cell_notice(gap: Gap) -> Line:
+    said = line(f"{_STATES[gap.state].capitalize()}: ", name(gap.variant), " on ", name(gap.task), ".")
+    return said + line(" ", name(gap.reason)) if gap.reason else said
+
+
+def _headlines(run: RunComparison) -> list[tuple[TaskComparison, MetricComparison]]:
+    return [(task, metric) for task in run.tasks for metric in task.metrics if metric.headline]
+
+
+def _summary(run: RunComparison) -> Table:
+    """Variants by headline metrics: score ± standard error, marked where clearly off the baseline."""
+    headlines = _headlines(run)
+    columns = [Column(line("Variant"))]
+    for task, metric in headlines:
+        heading = line(name(task.info.name), " ", *metric_heading(metric.info))
+        columns.append(Column(heading, numeric=True))
+    rows = []
+    for variant in run.manifest.variants:
+        role = line(" (baseline)") if variant.name == run.manifest.baseline else ()
+        cells = [_summary_cell(run, variant.name, task.info.name, metric) for task, metric in headlines]
+        rows.append((Cell(line(name(variant.name)) + role), *cells))
+    return Table("Headline scores, ± standard error", tuple(columns), tuple(rows), marked=True)
+
+
+def _summary_cell(run: RunComparison, variant: str, task: str, metric: MetricComparison) -> Cell:
+    found = score_of(run, variant, task, metric.info)
+    if found is None:
+        gap = run.gap(variant, task)
+        return Cell(line(_STATES[gap.state] if gap else fmt.NOTHING))
+    one = metric.differences.get(variant)
+    return Cell(line(fmt.score(found.value, found.stderr)), one.verdict if one else None)
+
+
+def _legend(run: RunComparison) -> list[Line]:
+    """What the summary's marks mean and how many there are, and what else a reader of it must know."""
+    legend = []
+    differences = [one for _, metric in _headlines(run) for one in metric.differences.values()]
+    counts = Counter(one.verdict for one in differences if one.verdict is not None)
+    if counts:
+        said = ", ".join(f"{counts[verdict]} {word}" for verdict, word in _COUNTED.items() if counts[verdict])
+        baseline = name(run.manifest.baseline)
+        legend.append(line("▲ better, ▼ worse or ◆ other than ", baseline, f": {_MARK_RULE} Here: {said}."))
+    cut = [cell for cell in run.results.cells if cell.truncated_items]
+    if cut:
+        prompts = fmt.plural(sum(cell.truncated_items for cell in cut), "prompt")
+        tokens = fmt.plural(sum(cell.truncated_tokens for cell in cut), "token")
+        tasks = joined(list(dict.fromkeys(cell.task for cell in cut)))
+        said = f"Over all variants, {prompts} did not fit the context and lost {tokens} from the left, in "
+        legend.append(line(said, *tasks, "."))
+    if any(metric.info.name == STOPPED for task in run.tasks for metric in task.metrics):
+        legend.append(line(name(STOPPED), " is the share of generations that the model ended by itself."))
+    return legend
+
+
+def _costs(run: RunComparison) -> Table:
+    """What each variant costs: size, memory, time to derive, and throughput of scoring and generation."""
+    columns = (
+        Column(line("Variant")),
+        Column(line("Model size"), numeric=True),
+        Column(line("Peak memory"), numeric=True),
+        Column(line("Time to derive"), numeric=True),
+        Column(line("Scoring, tokens/s"), numeric=True),
+        Column(line("Generation, tokens/s"), numeric=True),
+    )
+    generated = {task.info.name for task in run.tasks if task.info.output_type == "generate_until"}
+    rows = []
+    for variant in run.manifest.variants:
+        cells = [one for one in run.results.cells if one.variant == variant.name and one.status == "done"]
+        peaks = [one.peak_memory_bytes for one in cells if one.peak_memory_bytes is not None]
+        shown = (
+            fmt.size(variant.model_bytes),
+            fmt.size(max(peaks, default=None)),
+            fmt.duration(variant.load_seconds),
+            _rate([(one.tokens_in, one.seconds) for one in cells if one.task not in generated]),
+            _rate([(one.tokens_out, one.seconds) for one in cells if one.task in generated]),
+        )
+        rows.append((Cell(line(name(variant.name))), *(Cell(line(text)) for text in shown)))
+    caption = "Scoring counts the tokens fed to the model, generation those that it wrote"
+    if not str(run.manifest.hardware.get("device", "")).startswith("cuda"):
+        caption += "; peak memory is the whole process's, with the base that every variant is copied from"
+    return Table(caption, columns, tuple(rows))
+
+
+def _rate(work: list[tuple[int, float]]) -> str:
+    """Tokens per second over several cells: (tokens, seconds) each."""
+    seconds = sum(entry[1] for entry in work)
+    return f"{sum(entry[0] for entry in work) / seconds:,.0f}" if seconds > 0 else fmt.NOTHING

@@ -1,0 +1,209 @@
+"""Paired differences against hand-computed values, scipy, scikit-learn and a bootstrap written out in full."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from phibench.harness import stats
+from phibench.harness.stats import Difference, Interval, Verdict, paired_difference
+from scipy import stats as scipy_stats
+from sklearn.metrics import f1_score, matthews_corrcoef
+
+
+def _by_item(values: Any) -> dict[Any, Any]:
+    return {f"item {index}": value for index, value in enumerate(values)}
+
+
+def _difference(
+    before: Any, after: Any, aggregation: str = "mean", higher: bool | None = True, seed: int = 0
+) -> Difference:
+    return paired_difference(
+        _by_item(before), _by_item(after), aggregation=aggregation, higher_is_better=higher, seed=seed
+    )
+
+
+def _interval(found: Difference) -> Interval:
+    assert found.interval is not None, found.reason
+    return found.interval
+
+
+def test_mean_by_hand() -> None:
+    found = _difference([0.0, 0.0, 1.0, 1.0], [1.0, 0.0, 1.0, 1.0])
+    interval = _interval(found)
+    # Differences 1, 0, 0, 0: mean 1/4, standard deviation 1/2, standard error 1/4; t(3) at 97.5 % is 3.182446.
+    assert interval.estimate == pytest.approx(0.25)
+    assert interval.low == pytest.approx(0.25 - 0.25 * 3.182446, abs=1e-6)
+    assert interval.high == pytest.approx(0.25 + 0.25 * 3.182446, abs=1e-6)
+    assert (found.items, found.won, found.lost, found.tied) == (4, 1, 0, 3)
+    assert found.verdict is Verdict.UNCLEAR
+
+
+def test_mean_is_scipys_paired_t() -> None:
+    generator = np.random.default_rng(5)
+    before = generator.normal(size=80)
+    after = before + generator.normal(0.3, 0.5, size=80)
+    expected = scipy_stats.ttest_rel(after, before).confidence_interval(0.95)
+    interval = _interval(_difference(before, after))
+    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+
+
+@pytest.mark.parametrize(
+    ("higher", "verdict", "counts"),
+    [
+        (True, Verdict.BETTER, (20, 10, 0)),
+        (False, Verdict.WORSE, (10, 20, 0)),
+        (None, Verdict.DIFFERENT, (None, None, 0)),
+    ],
+)
+def test_direction(higher: bool | None, verdict: Verdict, counts: tuple[int | None, int | None, int]) -> None:
+    before = np.zeros(30)
+    after = np.where(np.arange(30) < 20, 1.0, -0.2)
+    found = _difference(before, after, higher=higher)
+    assert found.verdict is verdict
+    assert (found.won, found.lost, found.tied) == counts
+    assert _interval(found).estimate > 0  # variant minus baseline, whatever the direction
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "values"),
+    [("mean", [0.1, 0.7, 0.3, 0.2, 0.9, 0.4]), ("perplexity", [-1.0, -2.5, -0.3, -4.0, -1.1, -2.2])],
+)
+def test_no_difference_is_exactly_zero(aggregation: str, values: list[float]) -> None:
+    found = _difference(values, values, aggregation)
+    interval = _interval(found)
+    assert (interval.estimate, interval.low, interval.high) == (0.0, 0.0, 0.0)
+    assert found.verdict is Verdict.UNCLEAR
+    assert found.tied == 6
+
+
+def test_agreement_of_five_items_tells_nothing_and_of_six_does() -> None:
+    five = _difference([0.0] * 5, [1.0] * 5)
+    assert five.interval is None and five.verdict is None and five.won is None
+    assert five.reason is not None and "5 items differ by the same amount" in five.reason
+    six = _difference([0.0] * 6, [1.0] * 6)
+    assert (_interval(six).low, _interval(six).high) == (1.0, 1.0)
+    assert six.verdict is Verdict.BETTER
+
+
+def test_pairs_by_key_and_counts_what_has_no_partner() -> None:
+    before = {"a": 0.0, "b": 1.0, "c": 0.0, "only before": 1.0}
+    after = {"only after 1": 1.0, "c": 1.0, "b": 1.0, "a": 1.0, "only after 2": 1.0}
+    found = paired_difference(before, after, aggregation="mean", higher_is_better=True)
+    assert (found.items, found.baseline_only, found.variant_only) == (3, 1, 2)
+    assert _interval(found).estimate == pytest.approx(2 / 3)
+
+
+def _loglikelihoods(n: int = 40) -> tuple[list[float], list[float]]:
+    generator = np.random.default_rng(11)
+    before = -generator.gamma(3.0, 10.0, size=n)
+    return before.tolist(), (before - generator.normal(1.0, 2.0, size=n)).tolist()
+
+
+def test_perplexities_and_bits_are_lm_evals() -> None:
+    before, after = _loglikelihoods()
+    weights = np.random.default_rng(12).integers(5, 50, size=40).tolist()
+    per_item = _difference(before, after, "perplexity", higher=False)
+    assert _interval(per_item).estimate == pytest.approx(math.exp(-np.mean(after)) - math.exp(-np.mean(before)))
+    pairs = (
+        [list(pair) for pair in zip(before, weights, strict=True)],
+        [list(p) for p in zip(after, weights, strict=True)],
+    )
+    surprise = [-sum(values) / sum(weights) for values in (before, after)]
+    weighted = _difference(*pairs, "weighted_perplexity", higher=False)
+    assert _interval(weighted).estimate == pytest.approx(math.exp(surprise[1]) - math.exp(surprise[0]))
+    bits = _difference(*pairs, "bits_per_byte", higher=False)
+    assert _interval(bits).estimate == pytest.approx((surprise[1] - surprise[0]) / math.log(2))
+    assert bits.verdict is Verdict.WORSE
+    lower = sum(b > a for b, a in zip(before, after, strict=True))
+    assert (bits.won, bits.lost, bits.tied) == (40 - lower, lower, 0)
+
+
+def _labels(classes: list[Any], n: int = 50) -> tuple[list[list[Any]], list[list[Any]]]:
+    generator = np.random.default_rng(3)
+    gold = generator.choice(len(classes), size=n)
+    guesses = [
+        np.where(generator.random(n) < right, gold, generator.choice(len(classes), size=n)) for right in (0.3, 0.7)
+    ]
+    before, after = ([[classes[g], classes[p]] for g, p in zip(gold, guess, strict=True)] for guess in guesses)
+    return before, after
+
+
+def _sklearn_f1(units: list[list[Any]]) -> float:
+    gold, guess = zip(*units, strict=True)
+    return float(f1_score(gold, guess, zero_division=0.0))
+
+
+def _sklearn_mcc(units: list[list[Any]]) -> float:
+    gold, guess = zip(*units, strict=True)
+    return float(matthews_corrcoef(gold, guess))
+
+
+def _perplexity(units: list[float]) -> float:
+    return math.exp(-sum(units) / len(units))
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "units", "reference"),
+    [
+        ("f1", _labels([0, 1]), _sklearn_f1),
+        ("matthews_corrcoef", _labels([0, 1]), _sklearn_mcc),
+        ("matthews_corrcoef", _labels(["cat", "dog", "emu"]), _sklearn_mcc),
+        ("perplexity", _loglikelihoods(), _perplexity),
+    ],
+)
+def test_bootstrap_is_the_one_written_out(
+    aggregation: str, units: tuple[list[Any], list[Any]], reference: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(stats, "RESAMPLES", 200)
+    before, after = units
+    picks = np.random.default_rng(9).integers(0, len(before), (200, len(before)))
+    resampled = [
+        reference([after[index] for index in row]) - reference([before[index] for index in row]) for row in picks
+    ]
+    interval = _interval(_difference(before, after, aggregation, seed=9))
+    assert interval.estimate == pytest.approx(reference(after) - reference(before))
+    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(resampled, [0.025, 0.975])))
+
+
+def test_bootstrap_moves_with_its_seed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    before, after = _loglikelihoods()
+    first = _difference(before, after, "perplexity", seed=1)
+    monkeypatch.setattr(stats, "_COUNTS_AT_ONCE", 1000)  # resampled in many small pieces
+    assert _difference(before, after, "perplexity", seed=1) == first
+    assert _interval(_difference(before, after, "perplexity", seed=2)).low != _interval(first).low
+
+
+def test_f1_and_mcc_count_right_answers() -> None:
+    before = [[1, 0], [0, 0], [1, 1], [0, 1], [1, 1], [0, 0]]
+    after = [[1, 1], [0, 0], [1, 0], [0, 0], [1, 1], [0, 0]]
+    for aggregation in ("f1", "matthews_corrcoef"):
+        found = _difference(before, after, aggregation)
+        assert (found.won, found.lost, found.tied) == (2, 1, 3)
+
+
+@pytest.mark.parametrize(
+    ("aggregation", "before", "after", "reason"),
+    [
+        ("bleu", [["a", "b"]] * 9, [["a", "c"]] * 9, "no interval is known for the aggregation 'bleu'"),
+        ("mean", [1.0], [0.0], "at least 2 items in common, and there are 1"),
+        ("mean", [], [], "there are 0"),
+        ("mean", [1.0, None, 0.0], [1.0, 0.0, 1.0], "not a finite number"),
+        ("mean", [1.0, math.nan, 0.0], [1.0, 0.0, 1.0], "not a finite number"),
+        ("mean", [[1.0, 2.0]] * 3, [[1.0, 3.0]] * 3, "not one that the aggregation 'mean' takes"),
+        ("mean", ["right"] * 3, ["wrong"] * 3, "not one that the aggregation 'mean' takes"),
+        ("perplexity", [-1.0] * 5, [-2.0] * 5, "at least 6 items in common, and there are 5"),
+        ("perplexity", [-1.0] * 9, [-math.inf] * 9, "not a finite number"),
+        ("perplexity", [-1.0] * 9, [-1e4] * 9, "not a finite number"),
+        ("weighted_perplexity", [-1.0] * 9, [-2.0] * 9, "not one that the aggregation"),
+        ("f1", [[2, 1]] * 9, [[2, 2]] * 9, "not one that the aggregation 'f1' takes"),
+        ("matthews_corrcoef", [[[0, 1], 1]] * 9, [[[0, 1], 0]] * 9, "not one that the aggregation"),
+    ],
+)
+def test_no_interval_no_difference(aggregation: str, before: Any, after: Any, reason: str) -> None:
+    found = _difference(before, after, aggregation)
+    assert found.interval is None
+    assert found.verdict is None
+    assert found.reason is not None and reason in found.reason
