@@ -63,7 +63,7 @@ def _wide(table: Table, run: RunComparison, leading: list[tuple[TaskComparison, 
 def _long(table: Table, run: RunComparison, leading: list[tuple[TaskComparison, MetricComparison]]) -> None:
     """One row a task and variant, with the difference to the baseline and its interval."""
     table.box = SIMPLE_HEAD
-    table.add_column("variant", no_wrap=True)
+    table.add_column("variant", overflow="fold")  # the only column that may wrap: numbers stay whole
     table.add_column("score", justify="right", no_wrap=True)
     table.add_column(Text("difference [95 %]"), justify="right", no_wrap=True)
     for task, metric in leading:

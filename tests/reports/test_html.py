@@ -103,7 +103,7 @@ def test_foreign_text_is_shown_as_text(page: Page) -> None:
 def test_scores_and_differences_are_said(page: Page) -> None:
     for said in ("0.533 ± 0.065", "+0.133 [+0.045, +0.222]", "8 / 0 / 52", "▲ better", "▼ worse", "26.05"):
         assert said in page.shown
-    assert "3 variants on 3 tasks (180 items)" in page.shown
+    assert "3 variants of owner/small-model on 3 tasks (180 items)" in page.shown
     assert "wikitext" in page.shown and "1.70 GiB" in page.shown and "cae662172fd4" in page.shown
 
 

@@ -50,7 +50,7 @@ def test_nothing_foreign_is_linked_outside_code(text: str) -> None:
 
 def test_first_screen_comes_in_order(text: str) -> None:
     said = [
-        "3 variants on 3 tasks (180 items)",
+        "3 variants of `owner/small-model` on 3 tasks (180 items)",
         "### Scores",
         "| `base` (baseline) | 0.400 ± 0.064 |",
         "▲ better",

@@ -45,7 +45,7 @@ def test_gaps_and_hostile_names(tmp_path: Path) -> None:
 
 def test_a_narrow_terminal_gets_a_row_for_each_task_and_variant(tmp_path: Path) -> None:
     run_dir = write_run_folder(tmp_path / "run")
-    lines = _shown(run_dir, width=70)
+    lines = _shown(run_dir, width=64)
     scores = [line for line in lines if " adapter-nf4 " in line]
     assert len(scores) == 3
     assert "▲ 0.533 ± 0.065" in scores[0] and "[" in scores[0]

@@ -272,6 +272,7 @@ def _manifest(items: int) -> Manifest:
     return Manifest(
         phibench_version="0.1.0",
         name=f"Summaries adapter {SCRIPT} | {IMAGE}",
+        model="owner/small-model",
         description=f"Does the adapter keep what the base knows? {HOSTILE[4]}",
         suite={"name": "summaries", "tasks": list(TASKS), "note": HOSTILE[3]},
         suite_file=FileHash(path="suites/summaries.toml", sha256=hashlib.sha256(b"suite").hexdigest()),
