@@ -12,8 +12,8 @@ import numpy as np
 
 from .engine.response import Response
 from .records import MetricValue, Record
-from .results import CellResult, Score
-from .tasks import STOPPED, BuiltTask, Item
+from .results import STOPPED, CellResult, Score
+from .tasks import BuiltTask, Item
 
 _BOOTSTRAP = 1000  # resamples for standard errors that have no formula
 
@@ -31,6 +31,8 @@ def make_records(
         keep_prompts: whether prompts and choices are kept.
     """
     by_item = _deal(built, responses)
+    # Filters run over the task's own list; where prompts are wrapped in several ways, it may hold another build's.
+    built.task._instances = [instance for item in built.items for instance in item.instances]
     try:
         built.task.apply_filters()
         metrics = {item.index: _metrics(built, item, by_item[item.index]) for item in built.items}
@@ -48,7 +50,7 @@ def make_records(
             item_hash=item.item_hash,
             prompt_hash=item.prompt_hash,
             prompt=str(item.instances[0].args[0]) if keep_prompts else None,
-            choices=_choices(item) if keep_prompts else [],
+            choices=_choices(built, item) if keep_prompts else [],
             target=_target(built, item),
             responses=by_item[item.index],
             metrics=metrics[item.index],
@@ -144,11 +146,11 @@ def _plain(value: Any) -> Any:
     return value.tolist() if hasattr(value, "tolist") else str(value)
 
 
-def _choices(item: Item) -> list[str]:
+def _choices(built: BuiltTask, item: Item) -> list[str]:
     """The continuations that were asked, or the contexts where those are what differs (WinoGrande)."""
     asked = [instance.args for instance in item.instances if instance.request_type == "loglikelihood"]
-    contexts = {args[0] for args in asked}
-    return [str(args[0] if len(contexts) > 1 else args[1]) for args in asked]
+    differs = 0 if getattr(built.task, "multiple_input", 0) else 1
+    return [str(args[differs]) for args in asked]
 
 
 def _target(built: BuiltTask, item: Item) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ctypes
+import gc
 import threading
 from types import TracebackType
 from typing import TYPE_CHECKING
@@ -27,6 +29,7 @@ class PeakMemory:
         if self._device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self._device)
         else:
+            _give_back()
             self._thread = threading.Thread(target=self._sample, daemon=True)
             self._thread.start()
         return self
@@ -50,3 +53,11 @@ class PeakMemory:
             self.bytes = max(self.bytes, process.memory_info().rss)
             if self._stop.wait(_INTERVAL):
                 break
+
+
+def _give_back() -> None:
+    """Return freed memory to the system, where the C library can: what an earlier variant took is not this one's."""
+    gc.collect()
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
+    if trim is not None:
+        trim(0)

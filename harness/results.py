@@ -14,6 +14,7 @@ from ..errors import UserError
 from ..files import write_text
 
 SCHEMA_VERSION = "1"
+STOPPED = "stopped"  # our own metric: the share of generations that the model ended by itself, with its EOS
 _T = TypeVar("_T", bound=BaseModel)
 
 
@@ -86,6 +87,7 @@ class Manifest(_Model):
     phibench_version: str
     name: str
     description: str = ""
+    model: str = ""  # the base, as the suite names it
     suite: dict[str, Any]
     suite_file: FileHash | None = None
     digest: str = ""  # of what the run asks: suite and --limit; a folder goes on only with the same

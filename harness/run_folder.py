@@ -45,6 +45,12 @@ class RunFolder:
         """The journal of a cell under way."""
         return self.path / "journal" / variant / f"{_safe(task)}.jsonl"
 
+    def drop_journals(self) -> None:
+        """Remove the journals' folders once they are empty."""
+        root = self.path / "journal"
+        if root.is_dir() and not any(path.is_file() for path in root.rglob("*")):
+            shutil.rmtree(root)
+
     def relative(self, path: Path) -> str:
         """A path of this folder, as the results name it."""
         return path.relative_to(self.path).as_posix()
@@ -96,7 +102,9 @@ def disk_errors(path: Path) -> Iterator[None]:
             ) from error
         if error.errno in _NO_WAY and (error.filename is None or str(error.filename).startswith(str(path))):
             raise UserError(
-                f"this folder cannot be written: {error.strerror}", where=str(path), fix="give another folder with --out"
+                f"this folder cannot be written: {error.strerror}",
+                where=str(path),
+                fix="give another folder with --out",
             ) from error
         raise
 

@@ -7,7 +7,6 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Any
 
 import torch
@@ -21,23 +20,14 @@ from ..errors import UserError
 from ..files import sha256_json
 from .cell_run import run_cell
 from .cells import fill_costs, make_scores
-from .environment import choose_device, hardware, versions
 from .engine.base import render_chat
+from .environment import choose_device, hardware, versions
 from .plan import RunOptions, cell_hash, select, suite_hash
 from .progress import RunProgress
 from .records import read_records, write_records
-from .results import (
-    AdapterInfo,
-    CellResult,
-    FileHash,
-    Manifest,
-    Results,
-    VariantInfo,
-    read_manifest,
-    read_results,
-    write_model,
-)
+from .results import AdapterInfo, CellResult, FileHash, Manifest, VariantInfo
 from .run_folder import RunFolder, disk_errors
+from .run_state import RunState, now
 from .suite_file import SuiteFile
 from .tasks import BuiltTask, Prompting, build, load_tasks
 
@@ -46,10 +36,9 @@ _log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """How a run ended."""
+    """How a run ended: counts of cells."""
 
     done: int
-    reused: int
     failed: int
     pending: int  # not asked for by this invocation, or not reached
 
@@ -71,11 +60,8 @@ class Runner:
         self.progress = progress
         self.selection = select(file.suite, options.only)
         self.device = choose_device(options.device or file.suite.engine.device)
-        self.manifest = self._new_manifest(file)
-        self.results = Results()
-        self._earlier = read_results(folder.path) if folder.results.exists() else Results()
+        self.state = RunState(folder, self._manifest(file))
         self._built: dict[str, list[BuiltTask]] = {}
-        self._reused = 0
 
     def run(self) -> Outcome:
         """Run every selected cell that is not there yet.
@@ -95,27 +81,27 @@ class Runner:
             for spec in self.selection.variants:
                 self._run_variant(factory, spec)
         except KeyboardInterrupt:
-            self.manifest.status = "interrupted"
+            self.state.manifest.status = "interrupted"
             raise
         finally:
-            self._finish()
-        counts = [cell.status for cell in self.results.cells]
-        return Outcome(counts.count("done"), self._reused, counts.count("failed"), counts.count("pending"))
+            self.state.finish()
+        return Outcome(self.state.count("done"), self.state.count("failed"), self.state.count("pending"))
 
     # ---- before the first cell
 
-    def _new_manifest(self, file: SuiteFile) -> Manifest:
+    def _manifest(self, file: SuiteFile) -> Manifest:
         suite = self.suite
         return Manifest(
             phibench_version=__version__,
             name=suite.name,
             description=suite.description,
+            model=suite.base.model,
             suite=suite.model_dump(mode="json"),
             suite_file=FileHash(path=str(file.path), sha256=file.sha256),
             digest=suite_hash(suite, self.options.limit),
             options={"limit": self.options.limit, "offline": self.options.offline},
             baseline=suite.baseline_name(),
-            started=_now(),
+            started=now(),
             seeds=suite.seeds.model_dump(),
             versions=versions(),
             hardware=hardware(self.device),
@@ -124,7 +110,7 @@ class Runner:
     def _choose(self, base: LoadedBase) -> None:
         """Say what was chosen for the user."""
         suite = self.suite
-        chosen = self.manifest.chosen
+        chosen = self.state.manifest.chosen
         if (self.options.device or suite.engine.device) == "auto":
             chosen.append(f"device: {self.device}")
         if suite.base.dtype == "auto":
@@ -154,7 +140,7 @@ class Runner:
             else:
                 found[name] = find_adapter(name, spec, offline=self.options.offline)
             files = found[name]
-            self.manifest.adapters.append(
+            self.state.manifest.adapters.append(
                 AdapterInfo(
                     name=name,
                     source=files.source,
@@ -180,46 +166,38 @@ class Runner:
             )
             trained = bar.moved
         if trained:
-            self.progress.say(f"✓ trained {name} ({recipe}) in {record['seconds']:.0f} s, last loss {record['curve'][-1]['loss']:.3f}")
+            self.progress.say(
+                f"✓ trained {name} ({recipe}) in {record['seconds']:.0f} s, last loss {record['curve'][-1]['loss']:.3f}"
+            )
         else:
             self.progress.say(f"✓ {name}: trained before, found in the cache")
         return files, record
 
     def _announce(self, factory: VariantFactory) -> None:
-        """List every variant and task in the manifest, those of earlier invocations included."""
-        earlier = read_manifest(self.folder.path) if self.folder.manifest.exists() else None
+        """List every variant and task, and find out which cells are already there."""
         selected = {spec.name for spec in self.selection.variants}
-        known = {info.name: info for info in earlier.variants} if earlier else {}
+        infos = []
+        hashes: dict[tuple[str, str], str] = {}
         for spec in self.suite.all_variants():
-            info = _variant_info(spec)
+            info = VariantInfo(
+                name=spec.name, kind=spec.kind, adapter=spec.adapter, quantization=spec.quantization, merge=spec.merge
+            )
             if spec.name in selected:
                 info.parts = factory.parts(spec)
                 info.identity = sha256_json(info.parts)
-            elif spec.name in known:
-                info = known[spec.name]
-            self.manifest.variants.append(info)
+                for built in self._tasks_for(factory.tokenizer(spec)):
+                    hashes[spec.name, built.info.name] = cell_hash(info.identity, built, self.suite, self.device.type)
+            infos.append(info)
         first = factory.tokenizer(self.selection.variants[0])
-        built = {task.info.name: task.info for task in self._tasks_for(first)}
-        if earlier:
-            self.manifest.tasks = [info for info in earlier.tasks if info.name not in built]
-            seen = {adapter.name for adapter in self.manifest.adapters}
-            self.manifest.adapters += [adapter for adapter in earlier.adapters if adapter.name not in seen]
-        self.manifest.tasks += built.values()
-        order = {name: position for position, name in enumerate(self._task_order())}
-        self.manifest.tasks.sort(key=lambda info: order.get(info.name, len(order)))
-        for variant in self.manifest.variants:
-            for task in self.manifest.tasks:
-                kept = self._earlier.cell(variant.name, task.name)
-                self.results.cells.append(kept or CellResult(variant=variant.name, task=task.name))
-        self._write()
-
-    def _task_order(self) -> list[str]:
-        return [name for spec in self.suite.tasks for name in [spec.name, *(t[0].name for t in self._loaded_tasks)]]
+        self._hashes = hashes
+        self.state.announce(infos, [built.info for built in self._tasks_for(first)], hashes)
 
     def _tasks_for(self, tokenizer: Any) -> list[BuiltTask]:
         """The tasks with their requests, built once for each way prompts are wrapped."""
         base = self.suite.base
-        key = "plain" if not base.chat_template else sha256_json([tokenizer.chat_template, tokenizer.special_tokens_map])
+        key = (
+            "plain" if not base.chat_template else sha256_json([tokenizer.chat_template, tokenizer.special_tokens_map])
+        )
         if key not in self._built:
             prompting = Prompting(
                 chat_template=(lambda *args, **kw: render_chat(tokenizer, *args, **kw)) if base.chat_template else None,
@@ -236,67 +214,49 @@ class Runner:
     # ---- cells
 
     def _run_variant(self, factory: VariantFactory, spec: VariantSpec) -> None:
-        tasks = self._tasks_for(factory.tokenizer(spec))
-        info = next(v for v in self.manifest.variants if v.name == spec.name)
-        hashes = {
-            built.info.name: cell_hash(str(info.identity), built, self.suite, self.device.type) for built in tasks
-        }
-        waiting = []
-        for built in tasks:
-            if self._reuse(built, spec.name, hashes[built.info.name]):
-                self._reused += 1
-            else:
-                waiting.append(built)
+        waiting = [
+            built
+            for built in self._tasks_for(factory.tokenizer(spec))
+            if not self.state.is_done(spec.name, built.info.name)
+        ]
         if not waiting:
             self.progress.say(f"✓ {spec.name}: every cell is already here")
             return
+        info = self.state.variant(spec.name)
         try:
             with self._said(f"making {spec.name}"):
                 variant = factory.make(spec)
-        except UserError as error:
-            info.error = str(error)
-            for built in waiting:
-                self._failed(self._cell(spec.name, built), str(error))
-            self._write()
-            return
         except Exception as error:
-            info.error = self._bug(f"making {spec.name}", error)
+            info.error = str(error) if isinstance(error, UserError) else self._bug(f"making {spec.name}", error)
             for built in waiting:
-                self._failed(self._cell(spec.name, built), info.error)
-            self._write()
+                self._failed(spec.name, built, info.error)
+            self.state.write()
             return
         info.error = None
         info.model_bytes = variant.model_bytes
         info.load_seconds = round(variant.load_seconds, 3)
         for built in waiting:
-            self._run_task(variant, built, hashes[built.info.name])
-            self._write()
+            self._run_task(variant, built)
+            self.state.write()
         del variant
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _reuse(self, built: BuiltTask, variant: str, wanted: str) -> bool:
-        cell = self._cell(variant, built)
-        if cell.status == "done" and cell.cell_hash == wanted and cell.records:
-            return (self.folder.path / cell.records).is_file()
-        return False
-
-    def _run_task(self, variant: Variant, built: BuiltTask, wanted: str) -> None:
-        name = variant.spec.name
-        cell = CellResult(variant=name, task=built.info.name, cell_hash=wanted)
-        self._put(cell)
+    def _run_task(self, variant: Variant, built: BuiltTask) -> None:
+        name, task = variant.spec.name, built.info.name
+        cell = CellResult(variant=name, task=task, cell_hash=self._hashes[name, task])
+        journal, path = self.folder.journal(name, task), self.folder.records(name, task)
         try:
             records = run_cell(
                 variant,
                 built,
                 cell,
-                journal=self.folder.journal(name, built.info.name),
+                journal=journal,
                 suite=self.suite,
                 batch_tokens=self.batch_tokens,
                 device=self.device,
                 progress=self.progress,
             )
-            path = self.folder.records(name, built.info.name)
             with disk_errors(self.folder.path):
                 write_records(path, records)
             # Scores come from what was written: what a report reads is what was scored.
@@ -304,30 +264,21 @@ class Runner:
             cell.records = self.folder.relative(path)
             fill_costs(cell, records)
             cell.status = "done"
-            self.folder.journal(name, built.info.name).unlink(missing_ok=True)
+            self.state.put(cell)
+            journal.unlink(missing_ok=True)
             self.progress.finished(cell, built.info.headline)
         except UserError:
             raise  # the disk: no other cell would fare better
         except torch.cuda.OutOfMemoryError:
-            self._failed(cell, "the device ran out of memory even for one item; lower max_length or use a smaller model")
+            what = "the device ran out of memory even for one item; lower base.max_length or use a smaller model"
+            self._failed(name, built, what)
         except Exception as error:
-            self._failed(cell, self._bug(f"{name} · {built.info.name}", error))
+            self._failed(name, built, self._bug(f"{name} · {task}", error))
 
-    def _cell(self, variant: str, built: BuiltTask) -> CellResult:
-        found = self.results.cell(variant, built.info.name)
-        if found is None:
-            raise RuntimeError(f"no cell for {variant} and {built.info.name}")
-        return found
-
-    def _put(self, cell: CellResult) -> None:
-        cells = self.results.cells
-        position = next(i for i, c in enumerate(cells) if (c.variant, c.task) == (cell.variant, cell.task))
-        cells[position] = cell
-
-    def _failed(self, cell: CellResult, error: str) -> None:
-        failed = CellResult(variant=cell.variant, task=cell.task, status="failed", error=error)
-        self._put(failed)
-        self.progress.finished(failed, [])
+    def _failed(self, variant: str, built: BuiltTask, error: str) -> None:
+        cell = CellResult(variant=variant, task=built.info.name, status="failed", error=error)
+        self.state.put(cell)
+        self.progress.finished(cell, [])
 
     def _bug(self, what: str, error: Exception) -> str:
         """A bug keeps its traceback, on the terminal and in the log; the other cells go on."""
@@ -336,39 +287,7 @@ class Runner:
         self.progress.say(trace.rstrip(), style="red")
         return f"{type(error).__name__}: {error}"
 
-    # ---- after the last
-
-    def _finish(self) -> None:
-        manifest = self.manifest
-        manifest.finished = _now()
-        if manifest.status == "running":
-            unfinished = not self.results.cells or any(cell.status != "done" for cell in self.results.cells)
-            manifest.status = "incomplete" if unfinished else "done"
-        if self.results.cells:
-            self._write()
-
-    def _write(self) -> None:
-        cut = [cell for cell in self.results.cells if cell.truncated_items]
-        self.manifest.warnings = [
-            f"{cell.variant} · {cell.task}: {cell.truncated_items} of {cell.items} prompts were longer than the context;"
-            f" {cell.truncated_tokens} tokens were cut from their left"
-            for cell in cut
-        ]
-        with disk_errors(self.folder.path):
-            write_model(self.folder.manifest, self.manifest)
-            write_model(self.folder.results, self.results)
-
     @contextmanager
     def _said(self, what: str) -> Iterator[None]:
         with self.progress.bar(what, None):
             yield
-
-
-def _variant_info(spec: VariantSpec) -> VariantInfo:
-    return VariantInfo(
-        name=spec.name, kind=spec.kind, adapter=spec.adapter, quantization=spec.quantization, merge=spec.merge
-    )
-
-
-def _now() -> str:
-    return datetime.now(UTC).isoformat(timespec="seconds")

@@ -13,11 +13,10 @@ from ..errors import UserError
 from ..files import sha256_json
 from .catalog import manager_for
 from .data import replacement_for
-from .results import FileHash, MetricInfo, TaskInfo
+from .results import STOPPED, FileHash, MetricInfo, TaskInfo
 from .suite import Suite, TaskSpec
 
 KINDS = ("multiple_choice", "loglikelihood", "loglikelihood_rolling", "generate_until")
-STOPPED = "stopped"  # our own metric: whether a generation ended by its own EOS
 
 
 @dataclass(frozen=True)
@@ -156,9 +155,7 @@ def _load_leaf(suite: Suite, manager: Any, spec: TaskSpec) -> tuple[Any, list[Fi
     return task, files
 
 
-def build(
-    loaded: tuple[TaskSpec, Any, list[FileHash]], prompting: Prompting, limit: int | None
-) -> BuiltTask:
+def build(loaded: tuple[TaskSpec, Any, list[FileHash]], prompting: Prompting, limit: int | None) -> BuiltTask:
     """Build a task's requests.
 
     Args:
@@ -195,7 +192,9 @@ def _items(task: Any) -> list[Item]:
     for index, instances in grouped.items():
         instances.sort(key=lambda instance: instance.idx)
         doc = instances[0].doc
-        given = next((doc[key] for key in ("id", "ind", "qid", "question_id") if isinstance(doc, dict) and key in doc), None)
+        given = next(
+            (doc[key] for key in ("id", "ind", "qid", "question_id") if isinstance(doc, dict) and key in doc), None
+        )
         items.append(
             Item(
                 index=index,
@@ -227,9 +226,7 @@ def _info(spec: TaskSpec, task: Any, items: list[Item], files: list[FileHash]) -
         for name, function in task.aggregation().items()
     ]
     if task.OUTPUT_TYPE == "generate_until":
-        metrics.append(
-            MetricInfo(name=STOPPED, filter=filters[0], aggregation=names[id(mean)], higher_is_better=True)
-        )
+        metrics.append(MetricInfo(name=STOPPED, filter=filters[0], aggregation=names[id(mean)], higher_is_better=True))
     config = {k: v for k, v in task.dump_config().items() if k not in ("custom_dataset", "metadata")}
     metadata = task.config.metadata or {}
     return TaskInfo(
@@ -260,7 +257,7 @@ def _headline(spec: TaskSpec, task: Any, metrics: list[MetricInfo], metadata: di
         return list(spec.metrics)
     if declared := [name for name in metadata.get("headline") or [] if name in names]:
         return declared
-    preferred = [name for name in ("acc_norm", "acc", "exact_match", "word_perplexity") if name in names]
+    preferred: list[str] = [name for name in ("acc_norm", "acc", "exact_match", "word_perplexity") if name in names]
     return preferred[:1] or names[:1]
 
 
@@ -275,7 +272,13 @@ def _task_error(error: Exception, where: str, config: dict[str, Any]) -> UserErr
             where=where,
             fix=f"the data must have the columns of {dataset or 'the original dataset'}",
         )
-    if kind in ("ConnectionError", "DatasetNotFoundError", "OfflineModeIsEnabled", "LocalEntryNotFoundError", "FileNotFoundError"):
+    if kind in (
+        "ConnectionError",
+        "DatasetNotFoundError",
+        "OfflineModeIsEnabled",
+        "LocalEntryNotFoundError",
+        "FileNotFoundError",
+    ):
         return UserError(
             f"its dataset {dataset} cannot be had: {text}",
             where=where,
