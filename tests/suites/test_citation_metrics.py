@@ -82,9 +82,7 @@ COUNTED = [
 ]
 
 
-@pytest.mark.parametrize(
-    ("answer", "validity", "coverage", "fabricated", "duplicates", "per_sentence"), COUNTED
-)
+@pytest.mark.parametrize(("answer", "validity", "coverage", "fabricated", "duplicates", "per_sentence"), COUNTED)
 def test_counted_metrics(
     answer: str, validity: float, coverage: float, fabricated: int, duplicates: int, per_sentence: float
 ) -> None:

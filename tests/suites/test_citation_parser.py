@@ -32,14 +32,9 @@ def test_emptiness() -> None:
 
 
 def test_the_text_has_no_markers_left() -> None:
-    assert (
-        parse_answer("Cats purr [1][2]. Dogs bark. [3]\nHens lay [ ].").text
-        == "Cats purr. Dogs bark.\nHens lay."
-    )
+    assert parse_answer("Cats purr [1][2]. Dogs bark. [3]\nHens lay [ ].").text == "Cats purr. Dogs bark.\nHens lay."
 
 
-@pytest.mark.parametrize(
-    "noise", ["[" * 3000, "[1" * 2000, "[1]" * 2000, "]" * 3000, "[1, " * 2000, "." * 5000]
-)
+@pytest.mark.parametrize("noise", ["[" * 3000, "[1" * 2000, "[1]" * 2000, "]" * 3000, "[1, " * 2000, "." * 5000])
 def test_noise_of_a_rambling_model_is_parsed_quickly(noise: str) -> None:
     parse_answer("Cats purr " + noise)

@@ -19,9 +19,7 @@ def rows(*ids_and_dialogues: tuple[str, str]) -> Dataset:
 
 
 def test_rows_of_one_dialogue_become_one_document() -> None:
-    split = rows(
-        ("test_0_1", "A"), ("test_0_2", "A"), ("test_0_3", "A"), ("test_10_1", "B"), ("test_10_2", "B")
-    )
+    split = rows(("test_0_1", "A"), ("test_0_2", "A"), ("test_0_3", "A"), ("test_10_1", "B"), ("test_10_2", "B"))
     documents = utils.process_docs(split)
     assert documents.to_list() == [
         {"id": "test_0", "dialogue": "A", "summaries": [f"Summary test_0_{n}." for n in (1, 2, 3)]},

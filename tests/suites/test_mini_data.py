@@ -116,9 +116,7 @@ def test_dialogues_have_three_summaries_each() -> None:
 
 
 @pytest.mark.parametrize(("name", "rows", "least"), [("train", TRAIN, 120), ("test", TEST, 40)])
-def test_webglm_rows_cite_given_references_and_nothing_else(
-    name: str, rows: list[dict[str, Any]], least: int
-) -> None:
+def test_webglm_rows_cite_given_references_and_nothing_else(name: str, rows: list[dict[str, Any]], least: int) -> None:
     assert len(rows) >= least
     for index, raw in enumerate(rows):
         assert set(raw) == {"question", "answer", "references"}

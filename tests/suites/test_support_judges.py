@@ -45,9 +45,7 @@ def test_a_figure_that_the_premise_lacks_is_not_supported() -> None:
     assert LexicalJudge().score(premise, "The hive had 20,000 bees.") == 1
     assert LexicalJudge().score(premise, "The hive had 20000 bees.") > 0
     assert LexicalJudge().score(premise, "The hive had 2,000 bees.") == 0
-    assert (
-        LexicalJudge().score(premise, "2. The hive lost 3.5 kg of honey.") == 1
-    )  # a list number is no figure
+    assert LexicalJudge().score(premise, "2. The hive lost 3.5 kg of honey.") == 1  # a list number is no figure
     assert LexicalJudge(figures=False).score(premise, "The hive had 2,000 bees.") == pytest.approx(3 / 4)
 
 
@@ -146,9 +144,7 @@ def test_nli_judge_decides_by_its_threshold_and_in_batches(tmp_path: Path) -> No
     assert NLIJudge(model, threshold=probability - 1e-4).supports(*PAIRS[0])
     assert not NLIJudge(model, threshold=probability + 1e-4).supports(*PAIRS[0])
     many = PAIRS * 5
-    assert NLIJudge(model, batch_size=3).supports_all(many) == NLIJudge(model, batch_size=64).supports_all(
-        many
-    )
+    assert NLIJudge(model, batch_size=3).supports_all(many) == NLIJudge(model, batch_size=64).supports_all(many)
 
 
 def test_nli_judge_cuts_what_is_too_long(tmp_path: Path) -> None:

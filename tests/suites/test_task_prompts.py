@@ -37,9 +37,7 @@ DIALOGSUM = {"id": "test_0_1", "dialogue": "#Person1#: Hi.", "summary": "They gr
 
 def test_rows_are_read() -> None:
     assert webglm.read_row(WEBGLM, "row 0") == webglm.Row("Why?", "So [1].", ("Because.",))
-    assert dialogsum.read_row(DIALOGSUM, "row 0") == dialogsum.Row(
-        "test_0_1", "#Person1#: Hi.", "They greet."
-    )
+    assert dialogsum.read_row(DIALOGSUM, "row 0") == dialogsum.Row("test_0_1", "#Person1#: Hi.", "They greet.")
 
 
 @pytest.mark.parametrize("column", list(WEBGLM))

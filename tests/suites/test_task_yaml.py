@@ -125,9 +125,7 @@ def test_the_webglm_task_runs_on_rows_of_the_published_schema() -> None:
     config = load_yaml(TASKS / "webglm_qa" / "webglm_qa.yaml")
     task = ConfigurableTask(config={**config, "custom_dataset": lambda **_: splits})
     assert (task.DATASET_PATH, task.config.generation_kwargs["max_gen_toks"]) == ("THUDM/webglm-qa", 256)
-    assert [text for text, _ in requests(task, limit=3)] == [
-        prompt(r["question"], r["references"]) for r in rows
-    ]
+    assert [text for text, _ in requests(task, limit=3)] == [prompt(r["question"], r["references"]) for r in rows]
     few_shot = task.fewshot_context(rows[0], num_fewshot=1)
     assert "###Answer:\n" + rows[1]["answer"] in few_shot or "###Answer:\n" + rows[2]["answer"] in few_shot
 
@@ -135,9 +133,9 @@ def test_the_webglm_task_runs_on_rows_of_the_published_schema() -> None:
 def test_lm_eval_runs_the_mini_tasks_from_end_to_end(manager: TaskManager) -> None:
     from lm_eval import simple_evaluate
 
-    results = simple_evaluate(
-        model="dummy", tasks=["phibench_mini"], task_manager=manager, limit=2, bootstrap_iters=0
-    )["results"]
+    results = simple_evaluate(model="dummy", tasks=["phibench_mini"], task_manager=manager, limit=2, bootstrap_iters=0)[
+        "results"
+    ]
     assert sorted(results) == MINI
     assert results["mini_webglm_qa"]["citation_validity,none"] == 0  # the dummy model always says "lol"
     assert "acc_norm,none" in results["mini_hellaswag"]
@@ -150,7 +148,7 @@ def test_a_missing_file_is_named() -> None:
 
 
 def test_task_code_is_light_to_import() -> None:
-    modules = "dialogsum.utils, mini.utils, webglm_qa.utils, webglm_qa.judge_quality".split(", ")
+    modules = ["dialogsum.utils", "mini.utils", "webglm_qa.utils", "webglm_qa.judge_quality"]
     code = (
         "import sys; " + "; ".join(f"import phibench.suites.tasks.{module}" for module in modules)
         + "; print([name for name in ('torch', 'transformers', 'datasets', 'nltk') if name in sys.modules])"

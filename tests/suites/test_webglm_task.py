@@ -7,7 +7,6 @@ import pytest
 from datasets import Dataset
 from phibench.suites.tasks.webglm_qa import utils
 from phibench.suites.tasks.webglm_qa.scores import AnswerScores
-from phibench.suites.tasks.webglm_qa.support import Judge, make_judge
 
 DOC = {
     "question": "What do cats and dogs do?",
@@ -25,9 +24,7 @@ def test_a_perfect_answer() -> None:
 
 
 def test_a_poor_answer_by_hand() -> None:
-    scores = utils.process_results(
-        DOC, ["Cats sleep all day [1][1][3]. Dogs bark at night [3]. Hens lay [9] [ ]."]
-    )
+    scores = utils.process_results(DOC, ["Cats sleep all day [1][1][3]. Dogs bark at night [3]. Hens lay [9] [ ]."])
     assert scores == pytest.approx(
         {
             "citation_validity": 4 / 6,
@@ -56,16 +53,14 @@ def test_an_empty_answer_scores_0_everywhere_and_is_counted(empty: str) -> None:
     assert utils.process_results(DOC, [empty]) == ZERO | {"answer_empty": 1.0}
 
 
-def test_the_judge_can_be_handed_in() -> None:
-    class No(Judge):
-        def supports_all(self, pairs):
-            return [False for _ in pairs]
-
-    scores = partial(utils.process_results, judge=No())(DOC, [DOC["answer"]])
-    assert scores["citation_recall"] == scores["citation_precision"] == 0
-    assert scores["citation_validity"] == 1
-    strict = make_judge({"kind": "lexical", "threshold": 1})
-    assert utils.process_results(DOC, ["Cats sleep all night [1]."], judge=strict)["citation_recall"] == 0
+def test_the_judge_is_chosen_by_its_options() -> None:
+    answer = ["Cats sleep all night [1]."]
+    strict = partial(utils.process_results, judge={"kind": "lexical", "threshold": 1.0})
+    lenient = partial(utils.process_results, judge={"kind": "lexical", "threshold": 0.1})
+    assert strict(DOC, answer)["citation_recall"] == 0
+    assert lenient(DOC, answer)["citation_recall"] == 1
+    with pytest.raises(ValueError, match="kind"):
+        utils.process_results(DOC, answer, judge={"kind": "guess"})
 
 
 def test_rows_are_checked_before_a_model_is_asked() -> None:

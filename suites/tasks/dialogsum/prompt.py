@@ -42,7 +42,5 @@ def read_row(row: Mapping[str, object], name: str) -> Row:
                 f"and has {', '.join(row)}"
             )
         if not isinstance(row[column], str):
-            raise ValueError(
-                f"dialogsum: {name}: {column} must be a string; got {type(row[column]).__name__}"
-            )
+            raise ValueError(f"dialogsum: {name}: {column} must be a string; got {type(row[column]).__name__}")
     return Row(str(row["id"]), str(row["dialogue"]), str(row["summary"]))

@@ -11,9 +11,7 @@ from phibench.suites.tasks.dialogsum.prompt import completion, prompt, read_row
 from phibench.suites.tasks.rouge import rouge_f
 
 _KINDS = ("rouge1", "rouge2", "rougeL", "rougeLsum")
-_ONE_OF_SEVERAL = re.compile(
-    r"(?P<dialogue>.+_\d+)_\d+"
-)  # "test_12_3": the third summary of dialogue "test_12"
+_ONE_OF_SEVERAL = re.compile(r"(?P<dialogue>.+_\d+)_\d+")  # "test_12_3": the third summary of dialogue "test_12"
 
 
 def process_docs(dataset: Any) -> Any:
@@ -41,9 +39,7 @@ def process_docs(dataset: Any) -> Any:
         name = match["dialogue"] if match else row.id
         document = documents.setdefault(name, {"id": name, "dialogue": row.dialogue, "summaries": []})
         if document["dialogue"] != row.dialogue:
-            raise ValueError(
-                f"dialogsum: row {index} ({row.id}): its dialogue is not that of the other rows of {name}"
-            )
+            raise ValueError(f"dialogsum: row {index} ({row.id}): its dialogue is not that of the other rows of {name}")
         document["summaries"].append(row.summary)
     return Dataset.from_list(list(documents.values()))
 

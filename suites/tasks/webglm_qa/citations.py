@@ -100,9 +100,7 @@ def per_sentence(answer: ParsedAnswer) -> float:
     return len(answer.cited) / len(answer.sentences) if answer.sentences else 0.0
 
 
-def recall_and_precision(
-    answer: ParsedAnswer, references: Sequence[str], judge: Judge
-) -> tuple[float, float]:
+def recall_and_precision(answer: ParsedAnswer, references: Sequence[str], judge: Judge) -> tuple[float, float]:
     """Citation recall and precision after ALCE (Gao et al. 2023, arXiv 2305.14627).
 
     Recall: share of the sentences that are supported by the references they cite, joined by newlines.
@@ -134,9 +132,7 @@ def recall_and_precision(
     several = [(index, number) for index, numbers in supported if len(numbers) > 1 for number in numbers]
     alone = judged([(index, [number]) for index, number in several])
     unsure = [case for case, holds in zip(several, alone, strict=True) if not holds]
-    without = judged(
-        [(index, [other for other in given[index] if other != number]) for index, number in unsure]
-    )
+    without = judged([(index, [other for other in given[index] if other != number]) for index, number in unsure])
     counting += sum(alone) + sum(not holds for holds in without)
     return len(supported) / len(answer.sentences), counting / total
 
@@ -185,9 +181,7 @@ def _clusters(answer: str, markers: Sequence[Marker]) -> Iterator[tuple[int, int
     index = 0
     while index < len(markers):
         last = index
-        while last + 1 < len(markers) and _BETWEEN.fullmatch(
-            answer, markers[last].end, markers[last + 1].start
-        ):
+        while last + 1 < len(markers) and _BETWEEN.fullmatch(answer, markers[last].end, markers[last + 1].start):
             last += 1
         start, end = markers[index].start, markers[last].end
         for opening, closing in _AROUND:

@@ -153,8 +153,7 @@ def total_table(sets: Sequence[tuple[str, Sequence[Pair]]], score: Score, thresh
     for name, pairs in sets:
         one = quality(pairs, score, threshold)
         yield (
-            f"| {name} | {len(pairs)} "
-            f"| {one.precision:.3f} | {one.recall:.3f} | {one.f1:.3f} | {one.accuracy:.3f} |"
+            f"| {name} | {len(pairs)} | {one.precision:.3f} | {one.recall:.3f} | {one.f1:.3f} | {one.accuracy:.3f} |"
         )
 
 

@@ -33,9 +33,7 @@ _SHORT_BRACKET = re.compile(
     r"|(?P<lenticular>\u3010[^\u3010\u3011\n]{0,60}\u3011)"
     rf"|(?P<open>\[+\s*[0-9]+(?:\s*(?:,|;|{_DASH})\s*[0-9]*)*)"
 )
-_ANNOUNCES = re.compile(
-    r"(?:cit(?:e|ation)|ref(?:erence)?|source|doc(?:ument)?|(?:foot)?note)s?\b", re.IGNORECASE
-)
+_ANNOUNCES = re.compile(r"(?:cit(?:e|ation)|ref(?:erence)?|source|doc(?:ument)?|(?:foot)?note)s?\b", re.IGNORECASE)
 _NUMBER_AND_MORE = re.compile(r"[0-9]+\s*(?:[^\W\d_]|[^\w\s])")
 _NUMBER_AND_WORD = re.compile(r"[0-9]+\s+[^\W\d_]")
 

@@ -129,9 +129,7 @@ class NLIJudge(Judge):
         found = [0.0] * len(pairs)
         for first in range(0, len(asked), self._batch_size):
             chunk = asked[first : first + self._batch_size]
-            for index, probability in zip(
-                chunk, self._forward([pairs[index] for index in chunk]), strict=True
-            ):
+            for index, probability in zip(chunk, self._forward([pairs[index] for index in chunk]), strict=True):
                 found[index] = probability
         return found
 
@@ -170,8 +168,7 @@ def make_judge(options: Mapping[str, Any]) -> Judge:
     unknown = sorted(set(rest) - known[kind])
     if unknown:
         raise ValueError(
-            f"judge: a {kind} judge takes {', '.join(sorted(known[kind]))}; "
-            f"it has no option {', '.join(unknown)}"
+            f"judge: a {kind} judge takes {', '.join(sorted(known[kind]))}; it has no option {', '.join(unknown)}"
         )
     if kind == "lexical":
         for name in ("stem", "figures"):
