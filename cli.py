@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import logging
 import os
 import signal
@@ -21,6 +22,10 @@ if TYPE_CHECKING:
     from .harness.run_folder import RunFolder
     from .harness.suite_file import SuiteFile
 
+_EXIT_CODES = (
+    "Exit codes: 0 done, 1 a gate failed, 2 a mistake to mend, 3 some cells failed (the rest is there),"
+    " 130 interrupted."
+)
 app = typer.Typer(
     name="phibench",
     no_args_is_help=True,
@@ -29,8 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     help="What did this adapter do to this model, in the form in which it will be shipped?\n\n"
     "Start with [bold]phibench run quickstart[/bold], or copy suites/quickstart.toml: its comments say what each key"
-    " does.\n\nExit codes: 0 done, 1 a gate failed, 2 a mistake to mend, 3 some cells failed (the rest is there),"
-    " 130 interrupted.",
+    f" does.\n\n{_EXIT_CODES}",
 )
 _out = Console()
 _err = Console(stderr=True)
@@ -48,7 +52,7 @@ def _version(
         raise typer.Exit(Exit.USER_MISTAKE)
 
 
-@app.command()
+@app.command(epilog=_EXIT_CODES)
 def run(
     suite: Annotated[str, typer.Argument(help="A suite file, or the name of one that comes with phibench.")],
     out: Annotated[
@@ -78,19 +82,20 @@ def run(
 
     A run that was stopped goes on where it stopped when the same command is given again.
     """
-    from .harness.check import check_suite
-    from .harness.plan import RunOptions, suite_hash
-    from .harness.run_folder import RunFolder
-    from .harness.suite_file import find_suite, read_suite
+    from .harness.check import read_and_check
+    from .harness.plan import RunOptions, select, suite_hash
+    from .harness.run_folder import RunFolder, disk_errors
+    from .harness.suite_file import find_suite
 
     options = RunOptions(limit=limit, only=tuple(only or ()), device=device, offline=offline)
     _quieten(offline=offline)
-    file = read_suite(find_suite(suite))
-    check_suite(file)
+    file = read_and_check(find_suite(suite))
+    select(file.suite, options.only)  # refuses unknown names before anything is written or loaded
     digest = suite_hash(file.suite, limit)
     folder = RunFolder(out or Path(file.suite.output.dir) / f"{file.suite.name}-{digest[:8]}")
     console = Console(quiet=quiet)
-    _prepare(folder, digest, resume=resume, yes=yes)
+    with disk_errors(folder.path):
+        _prepare(folder, digest, resume=resume, yes=yes)
     with folder.locked():
         if resume is False:
             folder.clear()
@@ -112,7 +117,7 @@ def _prepare(folder: RunFolder, digest: str, *, resume: bool | None, yes: bool) 
             )
         return
     if resume is False:
-        if not yes and not typer.confirm(f"Remove the run in {folder.path} and start over?"):
+        if not yes and not _agrees(f"Remove the run in {folder.path} and start over?"):
             raise UserError("nothing was removed", where=str(folder.path), fix="leave out --fresh to go on with it")
         return
     if resume is None and (found := read_manifest(folder.path)).digest != digest:
@@ -121,6 +126,14 @@ def _prepare(folder: RunFolder, digest: str, *, resume: bool | None, yes: bool) 
             where=str(folder.path),
             fix="give another --out; or --resume to keep the cells that are the same; or --fresh to start over",
         )
+
+
+def _agrees(question: str) -> bool:
+    """Ask; where nobody can answer, the answer is no."""
+    try:
+        return typer.confirm(question)
+    except typer.Abort:
+        return False
 
 
 def _run_and_report(file: SuiteFile, options: Any, folder: RunFolder, console: Console) -> None:
@@ -139,7 +152,7 @@ def _run_and_report(file: SuiteFile, options: Any, folder: RunFolder, console: C
         interrupted = True
     if folder.results.exists():
         written = write_reports(folder.path)
-        console.print(results_table(folder.path))
+        console.print(results_table(folder.path, console.width))
         for path in written:
             console.print(str(path), style="bold", highlight=False, soft_wrap=True)
     if interrupted:
@@ -150,17 +163,16 @@ def _run_and_report(file: SuiteFile, options: Any, folder: RunFolder, console: C
         raise typer.Exit(Exit.SOME_CELLS_FAILED)
 
 
-@app.command()
+@app.command(epilog="Exit codes: 0 no fault, 2 faults to mend.")
 def check(
     suite: Annotated[str, typer.Argument(help="A suite file, or the name of one that comes with phibench.")],
 ) -> None:
     """Validate a suite: every fault at once, with key and line. Loads no model and no dataset."""
-    from .harness.check import check_suite
-    from .harness.suite_file import find_suite, read_suite
+    from .harness.check import read_and_check
+    from .harness.suite_file import find_suite
 
     _quieten(offline=True)
-    file = read_suite(find_suite(suite))
-    check_suite(file)
+    file = read_and_check(find_suite(suite))
     variants = file.suite.all_variants()
     _out.print(
         f"{file.path}: no fault found; {len(variants)} variants x {len(file.suite.tasks)} tasks,"
@@ -170,7 +182,7 @@ def check(
     )
 
 
-@app.command("list")
+@app.command("list", epilog="Exit codes: 0 done, 2 a mistake to mend, such as a list that there is not.")
 def list_names(
     what: Annotated[str, typer.Argument(help="tasks, suites or recipes")],
     part: Annotated[str, typer.Argument(help="Only names that contain this.")] = "",
@@ -184,10 +196,12 @@ def list_names(
         table.add_column(heading, overflow="fold")
     for row in rows:
         table.add_row(*map(escape, row))
-    _out.print(table if rows else f'nothing here has "{escape(part)}" in its name')
+    # A file or a pipe gets each name on one line.
+    console = _out if _out.is_terminal else Console(width=400)
+    console.print(table if rows else f'nothing here has "{escape(part)}" in its name')
 
 
-@app.command()
+@app.command(epilog="Exit codes: 0 done, 2 a mistake to mend, such as a folder that holds no run.")
 def report(
     run_dir: Annotated[Path, typer.Argument(help="The folder of a finished or half-finished run.")],
 ) -> None:
@@ -200,7 +214,7 @@ def report(
             _out.print(str(path), highlight=False, soft_wrap=True)
 
 
-@app.command()
+@app.command(epilog="Exit codes: 0 all that is needed is here, 2 something is missing.")
 def doctor() -> None:
     """Show versions, devices, memory, which attention and quantisation backends work here, and what to install."""
     from .harness.doctor import examine
@@ -222,6 +236,7 @@ def _quieten(*, offline: bool) -> None:
     """Keep libraries' bars and chatter out of the way; must come before they are imported."""
     for name, value in {
         "TQDM_DISABLE": "1",
+        "HF_HUB_VERBOSITY": "error",
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
         "TRANSFORMERS_VERBOSITY": "error",
@@ -243,7 +258,9 @@ def _log_to(path: Path, *, verbose: bool) -> None:
         warnings.simplefilter("default")
     root = logging.getLogger()
     root.setLevel(logging.INFO)
-    root.handlers.clear()
+    for handler in list(root.handlers):
+        root.removeHandler(handler)
+        handler.close()
     written = logging.FileHandler(path, encoding="utf-8")
     written.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
     root.addHandler(written)
@@ -268,6 +285,8 @@ def _complain(error: UserError) -> None:
 
 def main() -> NoReturn:
     """Run the command line; a user's mistake shows no traceback, a bug always does."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(line_buffering=True)  # a log of a long run shows each cell as it ends
     try:
         app()
     except UserError as error:

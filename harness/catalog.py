@@ -23,7 +23,9 @@ if TYPE_CHECKING:
 
 OURS = Path(__file__).resolve().parent.parent / "suites" / "tasks"
 
-_NAME = re.compile(r"^(task|group|tag):[ \t]*(?:\r?\n((?:[ \t]*-[^\n]*\n?)+)|([^\n#]+))", re.MULTILINE)
+_NAME = re.compile(
+    r"""^["']?(task|group|tag|class)["']?:[ \t]*(?:\r?\n((?:[ \t]*-[^\n]*\n?)+)|([^\n#]+))""", re.MULTILINE
+)
 
 
 @dataclass(frozen=True)
@@ -36,6 +38,10 @@ class Catalog:
 
     def __contains__(self, name: str) -> bool:
         return name in self.tasks or name in self.groups or name in self.tags
+
+    def files(self, name: str) -> list[str]:
+        """The files that define a name."""
+        return [str(path) for kind in (self.tasks, self.groups, self.tags) for path in kind.get(name, ())]
 
     def near(self, name: str) -> str | None:
         """The name most like `name`, ours first, or None."""
@@ -60,16 +66,26 @@ def catalog(include: tuple[Path, ...] = ()) -> Catalog:
     """Read the names of all tasks, groups and tags: lm-eval's, ours and those under `include`."""
     kinds: dict[str, dict[str, list[Path]]] = {"task": {}, "group": {}, "tag": {}}
     for root in (OURS, *include, lm_eval_tasks()):
-        for path in sorted(root.rglob("*.yaml")):
-            text = path.read_text(encoding="utf-8", errors="replace")
-            found = [(m.group(1), m.group(2) or m.group(3)) for m in _NAME.finditer(text)]
-            is_group = any(kind == "group" for kind, _ in found)
-            for kind, value in found:
-                if kind == "task" and is_group:
-                    continue  # a group's list of members
-                for name in _names(value):
-                    kinds[kind].setdefault(name, []).append(path)
+        for kind, name, path in _named_under(root):
+            kinds[kind].setdefault(name, []).append(path)
     return Catalog(*({name: tuple(paths) for name, paths in kinds[kind].items()} for kind in ("task", "group", "tag")))
+
+
+@functools.cache
+def _named_under(root: Path) -> tuple[tuple[str, str, Path], ...]:
+    """(kind, name, file) of everything that the YAML files under `root` name."""
+    named = []
+    for path in sorted(path for path in root.rglob("*") if path.suffix in ("", ".yaml", ".yml") and path.is_file()):
+        text = path.read_text(encoding="utf-8", errors="replace")
+        found = {m.group(1): m.group(2) or m.group(3) for m in _NAME.finditer(text)}
+        if path.suffix != ".yaml":
+            found = {"tag": found["tag"]} if "tag" in found else {}  # a file to include: its tags are those of others
+        elif "class" in found:
+            found.pop("group", None)  # a task written in Python
+        elif "group" in found:
+            found.pop("task", None)  # a group's list of members
+        named += [(kind, name, path) for kind, value in found.items() if kind != "class" for name in _names(value)]
+    return tuple(named)
 
 
 def _names(value: str) -> list[str]:
@@ -81,7 +97,7 @@ def manager_for(names: Sequence[str], include: Iterable[Path] = ()) -> TaskManag
     """lm-eval's task manager, indexing no more folders than `names` need.
 
     Raises:
-        UserError: when lm-eval is missing or a name is unknown.
+        UserError: when lm-eval is missing, a name is unknown, or its file cannot be read.
     """
     from lm_eval.tasks import TaskManager
 
@@ -92,11 +108,16 @@ def manager_for(names: Sequence[str], include: Iterable[Path] = ()) -> TaskManag
             raise unknown_task(name, known)
     roots = [OURS, *extra]
     plain = all(name in known.tasks and name not in known.groups and name not in known.tags for name in names)
-    if not plain:  # groups and tags may reach anywhere: index everything
-        return TaskManager(include_path=[str(root) for root in roots], include_defaults=True)
-    folders = {path.parent for name in names for path in known.tasks[name]}
-    outside = sorted(folder for folder in folders if not any(folder.is_relative_to(root) for root in roots))
-    return TaskManager(include_path=[str(folder) for folder in (*outside, *roots)], include_defaults=False)
+    if plain:
+        folders = {path.parent for name in names for path in known.tasks[name]}
+        outside = sorted(folder for folder in folders if not any(folder.is_relative_to(root) for root in roots))
+        manager = TaskManager(include_path=[str(folder) for folder in (*outside, *roots)], include_defaults=False)
+    else:  # groups and tags may reach anywhere: index everything
+        manager = TaskManager(include_path=[str(root) for root in roots], include_defaults=True)
+    for name in names:
+        if name not in manager.task_index:  # lm-eval passes over what it cannot read
+            raise UserError(f'lm-eval cannot read the file of the task "{name}"', where=", ".join(known.files(name)))
+    return manager
 
 
 def unknown_task(name: str, known: Catalog, where: str | None = None) -> UserError:

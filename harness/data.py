@@ -44,7 +44,7 @@ class Replacement:
         Raises:
             UserError: for files that are missing, broken or empty.
         """
-        from datasets import Dataset, DatasetDict
+        from datasets import DatasetDict
 
         splits: dict[str, Dataset]
         if isinstance(self.source, dict):
@@ -70,7 +70,9 @@ class Replacement:
 
         loaded = self._read_any(source)
         if isinstance(loaded, DatasetDict):
-            raise UserError("this folder holds several splits", where=f'data."{self.key}"', fix="name the folder itself")
+            raise UserError(
+                "this folder holds several splits", where=f'data."{self.key}"', fix="name the folder itself"
+            )
         return loaded
 
     def _read_any(self, source: Any) -> Any:
@@ -82,12 +84,14 @@ class Replacement:
             if len(paths) == 1 and Path(paths[0]).is_dir():
                 return load_from_disk(paths[0])
             parts = [
-                Dataset.from_parquet(path) if path.endswith(".parquet") else Dataset.from_list(list(_rows(Path(path))))
+                Dataset.from_parquet(path) if path.endswith(".parquet") else Dataset.from_dict(_columns(Path(path)))
                 for path in paths
             ]
             return parts[0] if len(parts) == 1 else concatenate_datasets(parts)
         except UserError:
             raise
+        except IndexError:  # of a split without rows, datasets writes no file that it could read back
+            raise UserError("the folder, or a split in it, is empty", where=f"{where} = {paths[0]}") from None
         except Exception as error:  # pyarrow and datasets raise many kinds for one thing: the file is not what it says
             text = " ".join(str(error).split())[:200]
             raise UserError(f"the data cannot be read: {text}", where=f"{where} = {paths[0]}") from error
@@ -105,30 +109,31 @@ def data_faults(data: Mapping[str, DataSource], where: Callable[..., str]) -> li
     """What is wrong with the files of `[data]`, without reading them whole."""
     faults = []
     for key, source in data.items():
-        for text in _paths(source):
-            path = Path(text)
-            if not path.exists():
-                faults.append(UserError(f"there is no file or folder {text}", where=where("data", key)))
-            elif path.is_dir():
-                if not ((path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists()):
-                    faults.append(
-                        UserError(
-                            f"{text} is not a folder written by datasets' save_to_disk",
-                            where=where("data", key),
-                            fix="name JSONL or Parquet files instead",
-                        )
-                    )
-            elif path.suffix not in SUFFIXES:
-                faults.append(
-                    UserError(
-                        f'cannot read "{path.suffix or path.name}" files: {text}',
-                        where=where("data", key),
-                        fix=f"use one of {', '.join(SUFFIXES)}, or a folder written by datasets' save_to_disk",
-                    )
-                )
-            elif path.stat().st_size == 0:
-                faults.append(UserError(f"{text} is empty", where=where("data", key)))
-    return faults
+        for files in source.values() if isinstance(source, dict) else [source]:
+            paths = _paths(files)
+            faults += [_file_fault(text, where("data", key), alone=len(paths) == 1) for text in paths]
+    return [fault for fault in faults if fault is not None]
+
+
+def _file_fault(text: str, where: str, *, alone: bool) -> UserError | None:
+    path = Path(text)
+    if not path.exists():
+        return UserError(f"there is no file or folder {text}", where=where)
+    if path.is_dir():
+        if not ((path / "dataset_info.json").exists() or (path / "dataset_dict.json").exists()):
+            what = f"{text} is not a folder written by datasets' save_to_disk"
+            return UserError(what, where=where, fix="name JSONL or Parquet files instead")
+        if not alone:
+            what = f"{text} is a folder, which cannot be read together with other files"
+            return UserError(what, where=where, fix="name it alone, or name only files")
+        return None
+    if path.suffix not in SUFFIXES:
+        what = f'cannot read "{path.suffix or path.name}" files: {text}'
+        fix = f"use one of {', '.join(SUFFIXES)}, or a folder written by datasets' save_to_disk"
+        return UserError(what, where=where, fix=fix)
+    if path.stat().st_size == 0:
+        return UserError(f"{text} is empty", where=where)
+    return None
 
 
 def _paths(source: DataSource) -> list[str]:
@@ -144,13 +149,26 @@ def _expand(path: str) -> list[Path]:
     return sorted(p for p in folder.rglob("*") if p.is_file()) if folder.is_dir() else [folder]
 
 
+def _columns(path: Path) -> dict[str, list[Any]]:
+    """The rows of a file as columns: all that any row has, in the order in which they come up."""
+    rows = list(_rows(path))
+    names = dict.fromkeys(name for row in rows for name in row)
+    return {name: [row.get(name) for row in rows] for name in names}
+
+
 def _rows(path: Path) -> Iterator[dict[str, Any]]:
     """The rows of a JSON Lines file, or of a JSON file that holds one list."""
-    text = path.read_text(encoding="utf-8")
+    text = path.read_text(encoding="utf-8-sig")
     if path.suffix == ".json" and text.lstrip().startswith("["):
-        yield from json.loads(text)
+        try:
+            rows = json.loads(text)
+        except ValueError as error:
+            raise UserError(f"this is not JSON: {error}", where=str(path)) from None
+        if not all(isinstance(row, dict) for row in rows):
+            raise UserError("each entry of the list must be a JSON object", where=str(path))
+        yield from rows
         return
-    for number, line in enumerate(text.splitlines(), 1):
+    for number, line in enumerate(text.split("\n"), 1):  # not splitlines(): strings may hold U+2028 and the like
         if not line.strip():
             continue
         try:

@@ -39,11 +39,15 @@ def _versions() -> list[Finding]:
     have = versions()
     python = have.pop("python")
     supported = python_is_supported()
-    found = [Finding("ok" if supported else "optional", "python", python, "" if supported else "tested on 3.11 and 3.12")]
+    found = [
+        Finding("ok" if supported else "optional", "python", python, "" if supported else "tested on 3.11 and 3.12")
+    ]
     found += [Finding("ok", name, version) for name, version in have.items()]
     for name in (*_NEEDED, "trl", "flash-attn"):
         if name not in have:
-            state: Literal["missing", "optional"] = "missing" if name in _NEEDED and name != "bitsandbytes" else "optional"
+            state: Literal["missing", "optional"] = (
+                "missing" if name in _NEEDED and name != "bitsandbytes" else "optional"
+            )
             found.append(Finding(state, name, "not installed", _INSTALL.get(name, f"pip install {name}")))
     return found
 
@@ -66,7 +70,9 @@ def _devices() -> list[Finding]:
         card = torch.cuda.get_device_properties(index)
         free, total = torch.cuda.mem_get_info(index)
         bf16 = "bfloat16" if card.major >= 8 else "no native bfloat16: use float16"
-        found.append(Finding("ok", f"cuda:{index}", f"{card.name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free, {bf16}"))
+        found.append(
+            Finding("ok", f"cuda:{index}", f"{card.name}, {free / 2**30:.1f} of {total / 2**30:.1f} GiB free, {bf16}")
+        )
     return found
 
 
@@ -114,7 +120,9 @@ def _quantization() -> list[Finding]:
                 else bnb.nn.Linear4bit(64, 64, quant_type=kind, compute_dtype=torch.float32)
             )
             with torch.inference_mode():
-                result = layer.to(device)(torch.randn(2, 64, device=device, dtype=torch.float16 if kind == "int8" else None))
+                result = layer.to(device)(
+                    torch.randn(2, 64, device=device, dtype=torch.float16 if kind == "int8" else None)
+                )
             if not torch.isfinite(result).all():
                 raise RuntimeError("gives numbers that are not finite")
             return "works"
@@ -139,4 +147,5 @@ def _tried(what: str, attempt: Callable[[], str], fix: str) -> Finding:
     try:
         return Finding("ok", what, attempt())
     except Exception as error:  # whatever a backend raises, the answer is that it does not work here
-        return Finding("optional", what, f"does not work here: {str(error).strip().splitlines()[0][:80]}", fix)
+        told = str(error).strip().splitlines() or [type(error).__name__]
+        return Finding("optional", what, f"does not work here: {told[0][:80]}", fix)

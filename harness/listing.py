@@ -23,29 +23,30 @@ def listing(what: str, part: str = "") -> list[tuple[str, str, str]]:
         near = difflib.get_close_matches(what, kinds, n=1)
         fix = f'did you mean "{near[0]}"?' if near else f"one of {', '.join(kinds)}"
         raise UserError(f'cannot list "{what}"', fix=fix)
-    return [row for row in kinds[what]() if part.lower() in row[0].lower()]
+    return kinds[what](part.lower())
 
 
-def _tasks() -> list[tuple[str, str, str]]:
+def _tasks(part: str) -> list[tuple[str, str, str]]:
     known = catalog()
+    root = lm_eval_tasks()
     rows = []
     for kind, names in (("task", known.tasks), ("group", known.groups), ("tag", known.tags)):
-        rows += [(name, kind, _origin(paths[0])) for name, paths in names.items()]
+        rows += [(name, kind, _origin(paths[0], root)) for name, paths in names.items() if part in name.lower()]
     return sorted(rows, key=lambda row: (not row[2].startswith("phibench"), row[0]))
 
 
-def _origin(path: Path) -> str:
+def _origin(path: Path, root: Path) -> str:
     if path.is_relative_to(OURS):
         return f"phibench: {path.relative_to(OURS).parent}"
-    return f"lm-eval: {path.relative_to(lm_eval_tasks()).parent}"
+    return f"lm-eval: {path.relative_to(root).parent}"
 
 
-def _suites() -> list[tuple[str, str, str]]:
-    return [_described(path, "suite") for path in sorted(SUITES.glob("*.toml"))]
+def _suites(part: str) -> list[tuple[str, str, str]]:
+    return [_described(path, "suite") for path in sorted(SUITES.glob("*.toml")) if part in path.stem.lower()]
 
 
-def _recipes() -> list[tuple[str, str, str]]:
-    return [_described(path, "recipe") for path in sorted(RECIPES.glob("*.toml"))]
+def _recipes(part: str) -> list[tuple[str, str, str]]:
+    return [_described(path, "recipe") for path in sorted(RECIPES.glob("*.toml")) if part in path.stem.lower()]
 
 
 def _described(path: Path, kind: str) -> tuple[str, str, str]:

@@ -173,7 +173,7 @@ def read_results(run_dir: Path) -> Results:
 def _read(path: Path, model: type[_T]) -> _T:
     try:
         return model.model_validate_json(path.read_text(encoding="utf-8"))
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         raise UserError(
             "this is not a run folder: it has no " + path.name,
             where=str(path.parent),

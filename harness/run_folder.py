@@ -100,13 +100,19 @@ def disk_errors(path: Path) -> Iterator[None]:
                 where=str(path),
                 fix="make room, then run the same command again: it goes on where it stopped",
             ) from error
-        if error.errno in _NO_WAY and (error.filename is None or str(error.filename).startswith(str(path))):
+        if error.errno in _NO_WAY and _concerns(error, path):
             raise UserError(
                 f"this folder cannot be written: {error.strerror}",
                 where=str(path),
                 fix="give another folder with --out",
             ) from error
         raise
+
+
+def _concerns(error: OSError, path: Path) -> bool:
+    """Whether the error is about `path`, something in it, or a folder above it."""
+    name = str(error.filename)
+    return error.filename is None or name.startswith(str(path)) or str(path).startswith(name)
 
 
 def _safe(task: str) -> str:

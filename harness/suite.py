@@ -17,9 +17,11 @@ Kind = Literal["base", "base-q", "adapter", "adapter-q", "merged", "merged-dequa
 class MatrixSpec(Spec):
     """The short form: every kind of every adapter named, with one quantisation."""
 
-    adapter: str | list[str]
+    adapter: str | Annotated[list[str], Field(min_length=1)]
     quantization: str | None = None
-    kinds: list[Kind] | None = None  # default: all of them; "-q" stands for the quantised form
+    kinds: Annotated[list[Kind], Field(min_length=1)] | None = (
+        None  # default: all of them; "-q" stands for the quantised form
+    )
 
     def variants(self) -> list[VariantSpec]:
         """The variants asked for; with several adapters their names start with the adapter's."""
@@ -61,13 +63,16 @@ class GenerationSpec(Spec):
     repetition_penalty: Annotated[float, Field(gt=0)] | None = None
 
 
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy, random and torch all take
+
+
 class SeedSpec(Spec):
     """Every seed of a run."""
 
-    fewshot: int = 1234  # which examples are drawn: lm-eval's own default
-    generation: int = 0  # sampled generations; an item's own seed is made from it
-    training: int = 0  # laid over a recipe's own seed
-    bootstrap: int = 0  # resampling in the statistics
+    fewshot: Seed = 1234  # which examples are drawn: lm-eval's own default
+    generation: Seed = 0  # sampled generations; an item's own seed is made from it
+    training: Seed = 0  # laid over a recipe's own seed
+    bootstrap: Seed = 0  # resampling in the statistics
 
 
 class EngineSpec(Spec):
@@ -85,7 +90,8 @@ class OutputSpec(Spec):
     examples: Annotated[int, Field(ge=0)] = 3  # items shown per task in the report
 
 
-DataSource = str | list[str] | dict[str, str | list[str]]
+Files = str | Annotated[list[str], Field(min_length=1)]
+DataSource = Files | Annotated[dict[str, Files], Field(min_length=1)]
 
 
 class Suite(Spec):

@@ -1,0 +1,73 @@
+"""`phibench run` against stock lm-eval on the five usual tasks, with the real small model, item by item.
+
+`PHIBENCH_TEST_LIMIT` sets the items a task (8 by default); docs/correctness.md has the figures for 100.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from support.real import benchmark_cache, bundled_model
+
+from phibench.harness.records import read_records
+
+TASKS = ["arc_easy", "arc_challenge", "hellaswag", "piqa", "winogrande"]
+TOLERANCE = 2e-3  # nats, of one choice's log-likelihood in float32
+
+_STOCK = """
+import json, sys
+import lm_eval
+from lm_eval.models.huggingface import HFLM
+model, limit, out, *tasks = sys.argv[1:]
+found = lm_eval.simple_evaluate(
+    model=HFLM(pretrained=model, dtype="float32", batch_size=1, device="cpu"), tasks=tasks, limit=int(limit), bootstrap_iters=0
+)
+rows = {t: [[[float(r[0][0]), bool(r[0][1])] for r in s["resps"]] for s in found["samples"][t]] for t in tasks}
+scores = {t: {k: v for k, v in found["results"][t].items() if isinstance(v, float)} for t in tasks}
+json.dump({"rows": rows, "scores": scores}, open(out, "w"))
+"""
+
+
+@pytest.mark.hf
+@pytest.mark.model
+def test_five_tasks_item_by_item(tmp_path: Path) -> None:
+    model = bundled_model()
+    limit = os.environ.get("PHIBENCH_TEST_LIMIT", "8")
+    env = os.environ | {
+        "HF_HOME": str(benchmark_cache(tmp_path)),
+        "HF_HUB_OFFLINE": "1",
+        "TQDM_DISABLE": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+    suite = tmp_path / "suite.toml"
+    tasks = "".join(f'[[tasks]]\nname = "{task}"\n' for task in TASKS)
+    base = f'name = "agreement"\n[base]\nmodel = "{model}"\ndtype = "float32"\n[[variants]]\nname = "base"\n'
+    suite.write_text(base + tasks, encoding="utf-8")
+    ours = [sys.executable, "-m", "phibench", "run", str(suite), "--out", str(tmp_path / "out"), "--limit", limit]
+    subprocess.run([*ours, "--offline", "-q"], env=env, check=True)
+    stock_file = tmp_path / "stock.json"
+    stock_call = [sys.executable, "-c", _STOCK, str(model), limit, str(stock_file), *TASKS]
+    subprocess.run(stock_call, env=env, check=True, capture_output=True)
+    stock = json.loads(stock_file.read_text(encoding="utf-8"))
+    results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    largest, changed, requests = 0.0, 0, 0
+    for task in TASKS:
+        records = read_records(tmp_path / "out" / "records" / "base" / f"{task}.parquet")
+        for record, expected in zip(records, stock["rows"][task], strict=True):
+            found = [response.loglikelihood for response in record.responses]
+            gaps = [abs(float(a or 0) - b[0]) for a, b in zip(found, expected, strict=True)]
+            largest, requests = max(largest, *gaps), requests + len(gaps)
+            changed += max(range(len(found)), key=found.__getitem__) != max(  # type: ignore[arg-type]
+                range(len(expected)), key=[b[0] for b in expected].__getitem__
+            )
+        cell = next(cell for cell in results["cells"] if cell["task"] == task)
+        for score in cell["scores"]:
+            assert score["value"] == pytest.approx(stock["scores"][task][f"{score['metric']},{score['filter']}"], abs=1e-9)
+    print(f"{requests} requests: largest difference {largest:.2e} nats, {changed} answers changed")
+    assert largest < TOLERANCE
+    assert changed == 0
