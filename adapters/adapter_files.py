@@ -61,12 +61,10 @@ def find_adapter(name: str, spec: AdapterSpec, *, offline: bool = False) -> Adap
 
     patterns = ["adapter_*", "*.json", "*.jinja", "*.model", "*.txt"]
     try:
-        folder = snapshot_download(
-            spec.hub, revision=spec.revision, allow_patterns=patterns, local_files_only=offline
-        )
+        folder = snapshot_download(spec.hub, revision=spec.revision, allow_patterns=patterns, local_files_only=offline)
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
-            f"the adapter cannot be fetched: {str(error).strip().splitlines()[0]}",
+            f"the adapter cannot be fetched: {_first_line(error)}",
             where=f"adapters.{name}.hub = {spec.hub}",
             fix="check the name and your access (huggingface-cli login), or give a local folder under path",
         ) from error
@@ -104,14 +102,26 @@ def read_adapter(name: str, folder: Path, source: str, *, allow_pickle: bool = F
                 fix=f"save it again as safetensors, or set adapters.{name}.allow_pickle = true if you trust its author",
             )
         weights = folder / _PICKLE
-    meaning = {k: v for k, v in config.items() if k not in _BOOKKEEPING}
-    digest = sha256_json({"weights": sha256_file(weights), "config": meaning})
+    digest = sha256_json({"weights": sha256_file(weights), "config": _meaning(config)})
     has_tokenizer = (folder / "tokenizer_config.json").is_file()
     return AdapterFiles(name, folder, source, config, weights, digest, has_tokenizer)
 
 
 # Keys of adapter_config.json that do not change what the adapter computes.
 _BOOKKEEPING = ("base_model_name_or_path", "revision", "inference_mode", "auto_mapping", "peft_version")
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]
+
+
+def _meaning(config: dict[str, Any]) -> dict[str, Any]:
+    """What of adapter_config.json decides what the adapter computes; peft writes sets in an order of the moment."""
+    kept = {key: value for key, value in config.items() if key not in _BOOKKEEPING}
+    for key in ("target_modules", "exclude_modules"):
+        if isinstance(kept.get(key), list):
+            kept[key] = sorted(kept[key], key=str)
+    return kept
 
 
 def _saved_shapes(adapter: AdapterFiles) -> dict[str, tuple[int, ...]]:
@@ -128,7 +138,7 @@ def _saved_shapes(adapter: AdapterFiles) -> dict[str, tuple[int, ...]]:
         return {key: tuple(value.shape) for key, value in state.items()}
     except Exception as error:
         raise UserError(
-            f"{adapter.weights.name} cannot be read: {str(error).splitlines()[0]}",
+            f"{adapter.weights.name} cannot be read: {_first_line(error)}",
             where=where,
             fix="the file is cut short or not what its name says; copy or save the adapter again",
         ) from error

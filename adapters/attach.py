@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import torch
@@ -15,42 +16,90 @@ def attach(model: PreTrainedModel, adapter: AdapterFiles) -> Any:
     """Attach `adapter` to `model` (changed in place) and return the `PeftModel`, in evaluation mode.
 
     Raises:
-        UserError: when the adapter was made for another base: other target modules, shapes or layers.
+        UserError: when the adapter was made for another base (other target modules, shapes or layers), or its method
+            does not work on this one's quantised layers.
     """
-    from peft import PeftModel
+    from peft import PeftModel, PeftType
     from peft.utils.save_and_load import get_peft_model_state_dict
 
-    where = f"adapters.{adapter.name} = {adapter.source}"
-    fix = f"this adapter says it was made for {adapter.config.get('base_model_name_or_path')!r}; use that base"
+    if adapter.method not in PeftType.__members__:
+        raise _misfit(model, adapter, f"the installed peft has no method {adapter.method}")
     saved = adapter.shapes()
-    _resize_embeddings(model, saved)
+    embeddings = _embedding_weights(model, saved)
+    _resize_embeddings(model, adapter, {name: shape for name, shape in saved.items() if name in embeddings})
     try:
-        peft_model = PeftModel.from_pretrained(model, str(adapter.folder))
-    except (ValueError, RuntimeError, KeyError, TypeError) as error:
-        text = " ".join(str(error).split())
-        raise UserError(f"the adapter does not fit this base: {text[:300]}", where=where, fix=fix) from error
-    expected = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
+        peft_model = PeftModel.from_pretrained(model, str(adapter.folder), torch_device=str(model.device)).eval()
+        expected = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
+        if getattr(model, "is_quantized", False) or peft_model.active_peft_config.is_prompt_learning:
+            _try_out(peft_model)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a library raises over a file that it did not write
+        text = " ".join(str(error).split())[:300]
+        raise _misfit(model, adapter, text if " " in text else f"{type(error).__name__}: {text}") from error
     missing = sorted(set(expected) - set(saved))
-    strange = sorted(name for name in set(saved) - set(expected) if not _is_embedding(name))
+    strange = sorted(set(saved) - set(expected) - embeddings)
     if missing or strange:
         what = f"{len(missing)} weights it needs are not in the adapter" if missing else ""
         extra = f"{len(strange)} weights of the adapter have no place in this base" if strange else ""
-        example = (missing or strange)[0]
         text = "; ".join(part for part in (what, extra) if part)
-        raise UserError(f"the adapter does not fit this base: {text} (such as {example})", where=where, fix=fix)
-    return peft_model.eval()
+        raise _misfit(model, adapter, f"{text} (such as {(missing or strange)[0]})")
+    return peft_model
 
 
-def _is_embedding(name: str) -> bool:
-    return name.endswith((".embed_tokens.weight", ".lm_head.weight", ".wte.weight", ".embed_in.weight", ".embed_out.weight"))
+def _misfit(model: PreTrainedModel, adapter: AdapterFiles, why: str) -> UserError:
+    form = "the quantised form of this base" if getattr(model, "is_quantized", False) else "this base"
+    made_for = adapter.config.get("base_model_name_or_path")
+    fix = f"use the base that it was trained on{f': it names {made_for}' if made_for else ''}"
+    if getattr(model, "is_quantized", False):
+        fix += f", or drop the variants with {adapter.method} on a quantised base if peft cannot do that"
+    return UserError(
+        f"the adapter does not fit {form}: {why}", where=f"adapters.{adapter.name} = {adapter.source}", fix=fix
+    )
 
 
-def _resize_embeddings(model: PreTrainedModel, saved: dict[str, tuple[int, ...]]) -> None:
+def _embedding_weights(model: PreTrainedModel, saved: dict[str, tuple[int, ...]]) -> set[str]:
+    """The base's own embedding and head weights among an adapter's: peft saves them when rows were added or trained."""
+    names = "|".join(re.escape(name) for name in _embedding_names(model))
+    wrapped = r"(\.token_adapter)?(\.base_layer|\.original_module|\.modules_to_save)?\.(weight|bias)"
+    tied = r"(\.token_adapter)?\.trainable_tokens_delta"  # written for both ends of a tie, read for one
+    pattern = re.compile(rf"base_model\.model\.({names})({wrapped}|{tied})")
+    return {name for name in saved if pattern.fullmatch(name)}
+
+
+def _embedding_names(model: PreTrainedModel) -> list[str]:
+    layers = {id(model.get_input_embeddings()), id(model.get_output_embeddings())}
+    return [name for name, module in model.named_modules() if id(module) in layers]
+
+
+def _resize_embeddings(model: PreTrainedModel, adapter: AdapterFiles, saved: dict[str, tuple[int, ...]]) -> None:
     """Give the base as many embedding rows as the adapter's own full embedding matrices have, if it carries any."""
-    rows = {shape[0] for name, shape in saved.items() if _is_embedding(name) and len(shape) == 2}
-    if len(rows) != 1 or (wanted := rows.pop()) == model.get_input_embeddings().weight.shape[0]:
+    width = model.get_input_embeddings().weight.shape[1]
+    full = {name: shape for name, shape in saved.items() if len(shape) == 2 and shape[1] == width}
+    full = {name: shape for name, shape in full.items() if not name.endswith("trainable_tokens_delta")}
+    rows = {shape[0] for shape in full.values()}
+    present = model.get_input_embeddings().weight.shape[0]
+    if len(rows) != 1 or (wanted := rows.pop()) == present:
         return
+    head = model.get_output_embeddings()
+    is_tied = head is None or head.weight is model.get_input_embeddings().weight
+    for name in [] if is_tied or wanted < present else _embedding_names(model):
+        if not any(key.startswith(f"base_model.model.{name}.") for key in full):
+            raise _misfit(model, adapter, f"it adds {wanted - present} tokens but does not carry their rows of {name}")
     # Rows beyond the base's come from the adapter; what is drawn here is overwritten, but must not move the seeds.
     with torch.random.fork_rng():
         torch.manual_seed(0)
         model.resize_token_embeddings(wanted, mean_resizing=False)
+
+
+@torch.no_grad()
+def _try_out(peft_model: Any) -> None:
+    """One small forward, for what peft checks no earlier: virtual tokens of another width, layers it cannot wrap."""
+    config = peft_model.active_peft_config
+    if config.is_prompt_learning and config.task_type != "CAUSAL_LM":  # without one peft leaves the tokens out
+        raise ValueError(f"the task_type of its virtual tokens is {config.task_type}, and has to be CAUSAL_LM")
+    layers = peft_model.get_base_model().config.get_text_config().num_hidden_layers
+    made_for = getattr(config, "num_layers", None)
+    if config.is_prompt_learning and made_for is not None and made_for != layers:
+        raise ValueError(f"its virtual tokens were made for {made_for} layers, and the base has {layers}")
+    peft_model(input_ids=torch.zeros(1, 2, dtype=torch.long, device=peft_model.device))

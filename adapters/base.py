@@ -77,18 +77,20 @@ def load_base(spec: BaseSpec, *, offline: bool = False) -> LoadedBase:
                 where=f"base.model = {spec.model}",
                 fix="name the full-precision model it was made from, and put the quantisation under [quantizations.*]",
             )
-        model = AutoModelForCausalLM.from_pretrained(
+        model, report = AutoModelForCausalLM.from_pretrained(
             source,
             config=config,
             dtype=spec.dtype if spec.dtype == "auto" else getattr(torch, spec.dtype),
             attn_implementation=spec.attn_implementation,
             use_safetensors=None if spec.allow_pickle else True,
+            output_loading_info=True,
             **common,
         )
+        _refuse_missing(spec, report["missing_keys"])
         tokenizer = load_tokenizer(source, spec, offline=offline)
-    except UserError:
+    except (UserError, MemoryError):
         raise
-    except (OSError, ValueError, ImportError) as error:
+    except Exception as error:  # whatever a library raises over files that it did not write
         raise _load_error(spec, error) from error
     model.eval()
     model.requires_grad_(False)
@@ -103,14 +105,17 @@ def load_tokenizer(source: str, spec: BaseSpec, *, offline: bool = False) -> Pre
         trust_remote_code=spec.trust_remote_code,
         local_files_only=offline,
     )
-    if getattr(tokenizer, "add_eos_token", False):
-        # Recipes set this for training; transformers 5 then appends EOS to prompts too, and the model answers nothing.
-        tokenizer.add_eos_token = False
+    _end_no_prompt(tokenizer, source)
     if tokenizer.pad_token_id is None:
         tokenizer.pad_token = tokenizer.eos_token or tokenizer.unk_token
+    if tokenizer.eos_token_id is None or tokenizer.pad_token_id is None:
+        raise UserError(
+            "the tokenizer has no end-of-sequence token",
+            where=f"the tokenizer of {source}",
+            fix="name the token that ends a text as eos_token in its tokenizer_config.json",
+        )
     if isinstance(spec.chat_template, str):
-        path = Path(spec.chat_template).expanduser()
-        tokenizer.chat_template = path.read_text(encoding="utf-8")
+        tokenizer.chat_template = _read_template(spec.chat_template)
     if spec.chat_template and tokenizer.chat_template is None:
         raise UserError(
             "the tokenizer has no chat template of its own",
@@ -118,6 +123,43 @@ def load_tokenizer(source: str, spec: BaseSpec, *, offline: bool = False) -> Pre
             fix="name a Jinja file instead of true, or set chat_template = false",
         )
     return tokenizer
+
+
+def _end_no_prompt(tokenizer: PreTrainedTokenizerBase, source: str) -> None:
+    """Stop a tokenizer from putting EOS after every prompt: the model would answer nothing.
+
+    Recipes set add_eos_token for training. transformers 5 saves it as a part of tokenizer.json and then forgets the
+    setting, so what counts is what an encoded text ends in.
+    """
+
+    def ends() -> bool:
+        bare, whole = tokenizer.encode("a", add_special_tokens=False), tokenizer.encode("a")
+        return len(whole) > len(bare) and whole[-1] == tokenizer.eos_token_id
+
+    if not ends():
+        return
+    starts = tokenizer.encode("a")[0] == tokenizer.bos_token_id
+    tokenizer.add_eos_token = False
+    if starts != (tokenizer.encode("a")[0] == tokenizer.bos_token_id):
+        tokenizer.add_bos_token = starts
+    if ends():
+        raise UserError(
+            "the tokenizer ends every text with its end-of-sequence token, and cannot be told not to",
+            where=f"the tokenizer of {source}",
+            fix="save it with add_eos_token = false",
+        )
+
+
+def _read_template(name: str) -> str:
+    try:
+        return Path(name).expanduser().read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
+        raise UserError(
+            f"the chat template cannot be read: {text}",
+            where=f"base.chat_template = {name}",
+            fix="name a Jinja file, or set chat_template = true for the tokenizer's own",
+        ) from None
 
 
 def clone_to(model: PreTrainedModel, device: torch.device, *, share: Collection[int] = ()) -> PreTrainedModel:
@@ -139,6 +181,15 @@ def clone_to(model: PreTrainedModel, device: torch.device, *, share: Collection[
     for buffer in model.buffers():
         memo[id(buffer)] = buffer.detach().to(device, copy=True)
     return copy.deepcopy(model, memo)
+
+
+def _refuse_missing(spec: BaseSpec, missing: Collection[str]) -> None:
+    if missing:
+        raise UserError(
+            f"{len(missing)} weights are not in its files, such as {min(missing)}: they would be drawn at random",
+            where=f"base.model = {spec.model}",
+            fix="name a causal language model whose files and config.json belong together",
+        )
 
 
 def _load_error(spec: BaseSpec, error: Exception) -> UserError:

@@ -67,7 +67,8 @@ def ensure_bundled() -> Path:
     part = Path(tempfile.mkdtemp(prefix=f".{NAME}-", dir=target.parent))
     try:
         _convert(source, part)
-        if not target.exists():
+        if not (target / "config.json").exists():  # another process may have been faster
+            shutil.rmtree(target, ignore_errors=True)
             part.rename(target)
     finally:
         shutil.rmtree(part, ignore_errors=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.metadata
+import json
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,7 +16,8 @@ if TYPE_CHECKING:
     from .adapter_files import AdapterFiles
     from .base import LoadedBase
 
-_WEIGHTS = ("*.safetensors", "*.bin", "config.json", "generation_config.json")
+# `*.py`: a model that runs code of its own is that code too.
+_WEIGHTS = ("*.safetensors", "*.bin", "*.py", "config.json", "generation_config.json")
 
 
 def base_parts(base: LoadedBase) -> dict[str, str]:
@@ -37,7 +39,9 @@ def base_parts(base: LoadedBase) -> dict[str, str]:
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:
     """The hash of everything that decides which tokens a text becomes."""
     backend = getattr(tokenizer, "backend_tokenizer", None)
-    inner = backend.to_str() if backend is not None else tokenizer.get_vocab()
+    inner = json.loads(backend.to_str()) if backend is not None else {"vocab": tokenizer.get_vocab()}
+    for state in ("truncation", "padding"):  # how it was last called, which training does in other ways
+        inner.pop(state, None)
     return sha256_json({"tokenizer": inner, "special": tokenizer.special_tokens_map})
 
 

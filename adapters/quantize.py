@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import nn
@@ -23,17 +23,32 @@ def bnb_config(spec: QuantizationSpec, base_dtype: torch.dtype) -> BitsAndBytesC
 
 
 def quantizable(model: PreTrainedModel, config: BitsAndBytesConfig) -> dict[str, nn.Module]:
-    """The modules that transformers itself would quantise when loading `model` with `config`, by name."""
+    """The modules that transformers itself would quantise when loading `model` with `config`, by name.
+
+    Raises:
+        UserError: when one of them shares its weights with a layer that stays as it is, such as a tied embedding:
+            transformers makes a model of that which fails at its first forward.
+    """
     from transformers.pytorch_utils import Conv1D
     from transformers.quantizers.quantizers_utils import should_convert_module
 
     quantizer = _quantizer(config)
     skip = quantizer.get_modules_to_not_convert(model, config.llm_int8_skip_modules, model._keep_in_fp32_modules)
-    return {
+    found = {
         name: module
         for name, module in model.named_modules()
         if (type(module) is nn.Linear or isinstance(module, Conv1D)) and should_convert_module(name, skip)
     }
+    others = (module for name, module in model.named_modules() if name not in found)
+    kept = {id(parameter) for module in others for parameter in module.parameters(recurse=False)}
+    tied = [name.rpartition(".")[2] for name, module in found.items() if id(module.weight) in kept]
+    if tied:
+        raise UserError(
+            f"{tied[0]} cannot be quantised: its weights are tied to another layer's",
+            where="[quantizations]",
+            fix=f'add "{tied[0]}" to llm_int8_skip_modules',
+        )
+    return found
 
 
 def quantize(model: PreTrainedModel, config: BitsAndBytesConfig, device: torch.device) -> PreTrainedModel:
@@ -51,13 +66,19 @@ def quantize(model: PreTrainedModel, config: BitsAndBytesConfig, device: torch.d
     skip = quantizer.get_modules_to_not_convert(model, config.llm_int8_skip_modules, model._keep_in_fp32_modules)
     replace_with_bnb_linear(model, skip, config)
     operation = quantizer.get_quantize_ops()
-    for name, source in sources.items():
+    for name in list(sources):
+        source = sources.pop(name)  # the last hold on it: a model on the device shrinks as this goes on
         module = model.get_submodule(name)
         key = f"{name}.weight"
-        weight = source.weight.detach().to(device)
-        module.weight = operation.convert({key: weight}, model=model)[key]
-        if source.bias is not None:
-            module.bias = nn.Parameter(source.bias.detach().to(device), requires_grad=False)
+        weight, bias = cast(torch.Tensor, source.weight), cast("torch.Tensor | None", source.bias)
+        quantized = operation.convert({key: weight.detach().to(device)}, model=model)[key]
+        if config.load_in_4bit:
+            # bitsandbytes' way back from a weight to its layer. Only quantising uses it, and it is a cycle: with it the
+            # weights of a dropped model stay on the device until Python happens to collect.
+            quantized.module = None
+        module.weight = quantized
+        if bias is not None:
+            module.bias = nn.Parameter(bias.detach().to(device), requires_grad=False)
     model.hf_quantizer = quantizer
     model.config.quantization_config = config
     model.quantization_method = config.quant_method

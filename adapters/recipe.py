@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 from ..errors import UserError
 from ..suites.tasks.dialogsum import prompt as dialogsum
 from ..suites.tasks.webglm_qa import prompt as webglm_qa
-from .spec import Name, QuantizationSpec, Spec
+from .spec import Name, QuantizationSpec, Spec, broken_rule
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
 DATA = Path(__file__).resolve().parent.parent / "suites" / "data"
@@ -80,7 +80,7 @@ def read_recipe(path: Path) -> Recipe:
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
-        raise UserError(first["msg"].removeprefix("Value error, "), where=f"{path}: {key}") from None
+        raise UserError(broken_rule([first]), where=f"{path}: {key}") from None
     if recipe.task not in EXAMPLES:
         raise UserError(f'unknown task "{recipe.task}"', where=f"{path}: task", fix=f"one of {', '.join(EXAMPLES)}")
     data_file(recipe, path)
@@ -107,9 +107,17 @@ def read_examples(recipe: Recipe, file: Path) -> list[dict[str, str]]:
     """
     example = EXAMPLES[recipe.task]
     rows = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), 1):
+    try:
+        # Not `splitlines`: Unicode's other line breaks are ordinary characters inside a JSON string.
+        lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+    except UnicodeDecodeError as error:
+        raise UserError(f"this is not UTF-8 text: {error}", where=str(file)) from None
+    for number, line in enumerate(lines if lines != [""] else [], 1):
         try:
-            prompt, completion = example(json.loads(line), f"line {number}")
+            row = json.loads(line)
+            if not isinstance(row, dict):
+                raise ValueError("a row must be a JSON object")
+            prompt, completion = example(row, f"line {number}")
         except ValueError as error:
             raise UserError(str(error), where=f"{file}:{number}") from None
         rows.append({"prompt": prompt, "completion": completion})

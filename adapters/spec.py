@@ -5,10 +5,13 @@ Pure data, validated by pydantic; imports no torch. Field names are the librarie
 
 from __future__ import annotations
 
+import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, model_validator
+from pydantic_core import ErrorDetails
 
 DTYPES = ("auto", "float32", "bfloat16", "float16")
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
@@ -17,9 +20,71 @@ Merge = Literal["none", "base", "dequantized", "requantized"]
 
 
 class Spec(BaseModel):
-    """A table of a suite or recipe: unknown keys are refused, values are never changed afterwards."""
+    """A table of a suite or recipe: unknown keys are refused, values are neither converted nor changed afterwards."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, allow_inf_nan=False)
+
+
+_WANTED = {
+    "bool_type": "true or false",
+    "int_type": "a whole number",
+    "float_type": "a number",
+    "string_type": "a string",
+    "list_type": "a list",
+    "dict_type": "a table",
+    "model_type": "a table",
+}
+_BOUNDS = {
+    "greater_than": "must be more than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
+    "finite_number": "must be finite",
+    "too_short": "must not be empty",
+    "string_too_short": "must not be empty",
+    "string_too_long": "must have at most {max_length} characters",
+    "string_pattern_mismatch": "must be letters, digits and . _ + - only, the first a letter or digit:"
+    " names become names of files",
+}
+
+_OTHERS = {"extra_forbidden": "there is no such key", "missing": "this key is missing"}
+
+
+def is_wrong_type(detail: ErrorDetails) -> bool:
+    """Whether a fault says no more than that a value is of another type than is wanted."""
+    return detail["type"] in _WANTED
+
+
+def broken_rule(details: Sequence[ErrorDetails]) -> str:
+    """The rule that a value broke and what the value is, in the words of a person who wrote a TOML file.
+
+    Args:
+        details: pydantic's faults of this one value: several when it may take several forms.
+    """
+    got = details[0].get("input")
+    told = [detail for detail in details if not is_wrong_type(detail)]
+    if not told:
+        wanted = list(dict.fromkeys(_WANTED[detail["type"]] for detail in details))
+        return f"must be {', or '.join(wanted)}{_arrived(got)}"
+    kind, context = told[0]["type"], told[0].get("ctx", {})
+    if kind in _BOUNDS:
+        numbers = {key: int(n) if isinstance(n, float) and n.is_integer() else n for key, n in context.items()}
+        return _BOUNDS[kind].format(**numbers) + ("" if got in ("", [], {}) else _arrived(got))
+    if kind == "literal_error":
+        return f"must be one of {', '.join(choices_of(told[0]))}{_arrived(got)}"
+    return _OTHERS.get(kind) or told[0]["msg"].removeprefix("Value error, ")
+
+
+def choices_of(detail: ErrorDetails) -> list[str]:
+    """The values that a choice allows."""
+    return [option.strip(" '") for option in str(detail["ctx"]["expected"]).replace(" or ", ", ").split(",")]
+
+
+def _arrived(value: Any) -> str:
+    if isinstance(value, dict | list):
+        return " (it is a table)" if isinstance(value, dict) else " (it is a list)"
+    shown = json.dumps(value, ensure_ascii=False, default=str)
+    return f" (it is {shown})" if len(shown) <= 80 else f" (it is {shown[:77]}...)"
 
 
 class BaseSpec(Spec):
@@ -96,7 +161,8 @@ class VariantSpec(Spec):
             raise ValueError(f'merge = "{self.merge}" needs an adapter to merge')
         if self.merge == "base" and self.quantization is not None:
             raise ValueError(
-                'merge = "base" keeps the base\'s own precision: drop quantization, or use "requantized" or "dequantized"'
+                'merge = "base" keeps the base\'s own precision: drop quantization,'
+                ' or use "requantized" or "dequantized"'
             )
         if self.merge in ("dequantized", "requantized") and self.quantization is None:
             raise ValueError(f'merge = "{self.merge}" needs a quantization')

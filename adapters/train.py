@@ -1,14 +1,16 @@
-"""Training an adapter that a suite's recipe asks for: trl's SFTTrainer on the (quantised) base, found again by its hash."""
+"""Training the adapter of a suite's recipe: trl's SFTTrainer on the (quantised) base, found again by its hash."""
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import json
 import logging
 import math
 import shutil
 import tempfile
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -79,6 +81,7 @@ def ensure_trained(
         rows = read_examples(recipe, data)
         _log.info("training %s on %d rows", recipe.name, len(rows))
         _train_into(folder, recipe, rows, base, device, seed=seed, parts=parts, on_step=on_step)
+        gc.collect()  # a trainer is full of cycles: its model and optimizer would stay on the device
     adapter = read_adapter(name, folder, f"recipe {recipe.name}")
     return adapter, json.loads((folder / RECORD).read_text(encoding="utf-8"))
 
@@ -99,11 +102,16 @@ def _train_into(
     try:
         started = time.perf_counter()
         trainer, curve = _trainer(recipe, rows, base, device, seed=seed, scratch=part, on_step=on_step)
-        trainer.train()
+        dropped = None if trainer.args.packing else len(rows) - len(trainer.train_dataset)
+        if dropped:
+            _log.warning("%s: %d of %d rows are cut before their completion begins", recipe.name, dropped, len(rows))
+        with _refused(recipe):
+            trainer.train()
         trainer.model.save_pretrained(part / "adapter")
         record = {
             "recipe": recipe.model_dump(mode="json"),
             "rows": len(rows),
+            "rows_dropped": dropped,  # max_length leaves nothing of their completion
             "seed": seed,
             "device": str(device),
             "seconds": round(time.perf_counter() - started, 1),
@@ -128,16 +136,20 @@ def _trainer(
     on_step: Callable[[Step], None],
 ) -> tuple[Any, list[dict[str, Any]]]:
     try:
-        from trl import SFTConfig, SFTTrainer
+        from trl import SFTConfig
+
+        from .sft import CompletionTrainer
     except ImportError:
-        raise UserError("training needs trl", where=f"recipe {recipe.name}", fix='pip install "phibench[train]"') from None
+        raise UserError(
+            "training needs trl", where=f"recipe {recipe.name}", fix='pip install "phibench[train]"'
+        ) from None
     from datasets import Dataset
     from peft import LoraConfig
     from transformers import PrinterCallback, TrainerCallback
 
     curve: list[dict[str, Any]] = []
 
-    class Watch(TrainerCallback):  # type: ignore[misc]
+    class Watch(TrainerCallback):
         """Hands every logged loss on, and stops at one that is not finite."""
 
         def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
@@ -169,22 +181,37 @@ def _trainer(
         "dataloader_pin_memory": device.type == "cuda",
         **recipe.training,
     }
-    try:
+    with _refused(recipe):
         config = SFTConfig(**settings)
         lora = LoraConfig(**{"task_type": "CAUSAL_LM", **recipe.lora})
-    except (TypeError, ValueError) as error:
-        raise UserError(f"the libraries refuse its settings: {error}", where=f"recipe {recipe.name}") from None
+    model = _training_model(recipe, base, device)
     torch.manual_seed(seed)
-    trainer = SFTTrainer(
-        model=_training_model(recipe, base, device),
-        args=config,
-        train_dataset=Dataset.from_list(rows),
-        processing_class=base.tokenizer,
-        peft_config=lora,
-        callbacks=[Watch()],
-    )
+    with _refused(recipe):
+        trainer = CompletionTrainer(
+            model=model,
+            args=config,
+            train_dataset=Dataset.from_list(rows),
+            processing_class=base.tokenizer,
+            peft_config=lora,
+            callbacks=[Watch()],
+        )
+    if len(trainer.train_dataset) == 0:
+        raise UserError(
+            f"max_length = {config.max_length} cuts every row before its completion begins",
+            where=f"recipe {recipe.name}",
+            fix="raise training.max_length",
+        )
     trainer.remove_callback(PrinterCallback)  # `on_step` shows the progress
     return trainer, curve
+
+
+@contextlib.contextmanager
+def _refused(recipe: Recipe) -> Iterator[None]:
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        text = " ".join(str(error).split())[:300]
+        raise UserError(f"the libraries refuse its settings: {text}", where=f"recipe {recipe.name}") from error
 
 
 def _training_model(recipe: Recipe, base: LoadedBase, device: torch.device) -> Any:

@@ -5,11 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from ..errors import UserError
 from ..files import sha256_json
 from .adapter_files import AdapterFiles
 from .attach import attach
@@ -65,7 +67,7 @@ class VariantFactory:
         if adapter is None or not adapter.has_tokenizer:
             return self.base.tokenizer
         if adapter.name not in self._tokenizers:
-            self._tokenizers[adapter.name] = load_tokenizer(str(adapter.folder), self.base.spec, offline=True)
+            self._tokenizers[adapter.name] = _own_tokenizer(adapter, self.base)
         return self._tokenizers[adapter.name]
 
     def parts(self, spec: VariantSpec) -> dict[str, str]:
@@ -95,14 +97,27 @@ class VariantFactory:
         if adapter is None:
             model = self._quantized(quantization) if quantization else self._plain()
         elif spec.merge == "none":
-            model = attach(self._quantized(quantization) if quantization else self._plain(), adapter)
+            model = self._attached(spec, self._quantized(quantization) if quantization else self._plain(), adapter)
         elif spec.merge == "dequantized" and quantization is not None:
-            model = merge(attach(dequantize(self._quantized(quantization), self.base.dtype), adapter), adapter)
+            plain = dequantize(self._quantized(quantization), self.base.dtype)
+            model = merge(self._attached(spec, plain, adapter), adapter)
         else:
-            model = merge(attach(self._plain(), adapter), adapter)
+            model = merge(self._attached(spec, self._plain(), adapter), adapter)
             if quantization is not None:
                 model = quantize(model, bnb_config(quantization, self.base.dtype), self.device)
         return Variant(spec, model, self.tokenizer(spec), time.perf_counter() - started)
+
+    def _attached(self, spec: VariantSpec, model: PreTrainedModel, adapter: AdapterFiles) -> Any:
+        attached = attach(model, adapter)
+        rows = model.get_input_embeddings().weight.shape[0]
+        highest = max(self.tokenizer(spec).get_vocab().values())
+        if highest >= rows and highest > max(self.base.tokenizer.get_vocab().values()):
+            raise UserError(
+                f"its tokenizer has {highest + 1} tokens and the model {rows} rows for them",
+                where=f"adapters.{adapter.name} = {adapter.source}",
+                fix="save the adapter again with save_embedding_layers=True, so that it carries the rows that it added",
+            )
+        return attached
 
     def _plain(self) -> PreTrainedModel:
         return clone_to(self.base.model, self.device)
@@ -113,6 +128,19 @@ class VariantFactory:
         return quantize(clone_to(self.base.model, self.device, share=replaced), config, self.device)
 
 
+def _own_tokenizer(adapter: AdapterFiles, base: LoadedBase) -> PreTrainedTokenizerBase:
+    try:
+        return load_tokenizer(str(adapter.folder), base.spec, offline=True)
+    except UserError:
+        raise
+    except Exception as error:  # whatever a library raises over files that it did not write
+        raise UserError(
+            f"its tokenizer cannot be loaded: {' '.join(str(error).split())[:300]}",
+            where=f"adapters.{adapter.name} = {adapter.source}",
+            fix="save the tokenizer again, or remove its files from the folder: then the base's is used",
+        ) from error
+
+
 def model_bytes(model: nn.Module) -> int:
     """Bytes of a model's weights and buffers as they are held, with bitsandbytes' quantisation state."""
     tensors = [*model.parameters(), *model.buffers()]
@@ -121,7 +149,9 @@ def model_bytes(model: nn.Module) -> int:
         for inner in (state, getattr(state, "state2", None)):
             if inner is not None:
                 tensors += [t for t in (inner.absmax, inner.code, inner.offset) if isinstance(t, torch.Tensor)]
-        scale = getattr(parameter, "SCB", None)
-        tensors += [scale] if isinstance(scale, torch.Tensor) else []
+    # The scales of 8-bit weights: the first forward moves them from the weight to its layer's state.
+    holders = [*model.parameters(), *(getattr(module, "state", None) for module in model.modules())]
+    scales = (getattr(holder, "SCB", None) for holder in holders)
+    tensors += [scale for scale in scales if isinstance(scale, torch.Tensor)]
     distinct = {id(tensor): tensor for tensor in tensors}
     return sum(tensor.numel() * tensor.element_size() for tensor in distinct.values())

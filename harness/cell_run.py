@@ -54,9 +54,7 @@ def run_cell(
     Raises:
         UserError: when the disk is full or cannot be written.
     """
-    engine = PlainEngine(
-        variant.model, variant.tokenizer, max_length=suite.base.max_length, batch_tokens=batch_tokens
-    )
+    engine = PlainEngine(variant.model, variant.tokenizer, max_length=suite.base.max_length, batch_tokens=batch_tokens)
     requests = built.requests
     seeds = request_seeds(built, suite.seeds.generation)
     label = f"{variant.spec.name} · {built.info.name}"
@@ -71,9 +69,7 @@ def run_cell(
             cell.seconds = round(time.perf_counter() - started, 4)
         responses = [kept.found[i] for i in range(len(requests))]
     cell.peak_memory_bytes = memory.bytes
-    return make_records(
-        built, variant.spec.name, responses, seconds=cell.seconds, keep_prompts=suite.output.prompts
-    )
+    return make_records(built, variant.spec.name, responses, seconds=cell.seconds, keep_prompts=suite.output.prompts)
 
 
 def _answers(

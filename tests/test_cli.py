@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
 from phibench import __version__, cli
 from phibench.errors import UserError
 from phibench.harness import doctor

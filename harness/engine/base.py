@@ -41,7 +41,9 @@ class Engine(TemplateLM):
     def generate(self, requests: Sequence[tuple[str, dict[str, Any], int]]) -> Iterator[tuple[int, Response]]:
         """Generate: (prompt, lm-eval generation settings, seed) -> (index, response), in any order."""
 
-    def answers(self, requests: Sequence[Instance], seeds: Sequence[int] | None = None) -> Iterator[tuple[int, Response]]:
+    def answers(
+        self, requests: Sequence[Instance], seeds: Sequence[int] | None = None
+    ) -> Iterator[tuple[int, Response]]:
         """Answer requests of one type, each as soon as it is ready: (position in `requests`, response).
 
         Args:

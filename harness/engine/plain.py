@@ -29,9 +29,7 @@ class PlainEngine(Engine):
         batch_tokens: tokens of one forward, padding counted; halves itself when memory runs out.
     """
 
-    def __init__(
-        self, model: Any, tokenizer: Any, *, max_length: int | None = None, batch_tokens: int = 4096
-    ) -> None:
+    def __init__(self, model: Any, tokenizer: Any, *, max_length: int | None = None, batch_tokens: int = 4096) -> None:
         super().__init__(model, tokenizer, max_length=max_length)
         self.batch_tokens = batch_tokens
 
@@ -51,21 +49,19 @@ class PlainEngine(Engine):
         yield from self._batched(order, lambda i: len(cut[i][0]), lambda batch: self._score_batch(batch, cut))
 
     def _fit(self, context: list[int], continuation: list[int]) -> tuple[list[int], list[int], int]:
-        """(input tokens, the continuation, tokens cut from the left) of one request, as lm-eval cuts it."""
+        """(input tokens, the tokens scored, tokens cut from the left) of one request, as lm-eval cuts it.
+
+        lm-eval itself fails on a continuation longer than the context; here its last tokens are scored and the cut
+        is counted.
+        """
         if not context or not continuation:
             raise ValueError("a request needs at least one context token and one continuation token")
-        if len(continuation) > self.max_length:
-            raise ValueError(
-                f"a continuation of {len(continuation)} tokens does not fit the context of {self.max_length}"
-            )
         whole = context + continuation
         kept = whole[-(self.max_length + 1) :]
-        return kept[:-1], continuation, len(whole) - len(kept)
+        return kept[:-1], continuation[-(len(kept) - 1) :], len(whole) - len(kept)
 
     @torch.inference_mode()
-    def _score_batch(
-        self, batch: list[int], cut: list[tuple[list[int], list[int], int]]
-    ) -> list[tuple[int, Response]]:
+    def _score_batch(self, batch: list[int], cut: list[tuple[list[int], list[int], int]]) -> list[tuple[int, Response]]:
         longest = max(len(cut[i][0]) for i in batch)
         tokens = torch.zeros(len(batch), longest, dtype=torch.long)
         for row, i in enumerate(batch):
@@ -73,7 +69,11 @@ class PlainEngine(Engine):
         # The earliest position that any row scores: nothing before it goes through the LM head.
         first = min(len(cut[i][0]) - len(cut[i][1]) for i in batch)
         keep = longest - first
-        logits = self.model(input_ids=tokens.to(self.device), logits_to_keep=keep).logits[:, -keep:]
+        # By index, counted from the end (virtual tokens may stand in front): a slice would not be contiguous, and on a
+        # CPU the bfloat16 product with the head is then some seventy times slower.
+        kept = torch.arange(-keep, 0, device=self.device)
+        # No cache: nothing reads those keys and values, and they are most of a forward's memory.
+        logits = self.model(input_ids=tokens.to(self.device), logits_to_keep=kept, use_cache=False).logits
         found = []
         for row, i in enumerate(batch):
             inputs, continuation, lost = cut[i]
@@ -111,7 +111,9 @@ class PlainEngine(Engine):
         new_tokens = int(settings.pop("max_gen_toks"))
         room = self.max_length - new_tokens
         if room <= 0:
-            raise ValueError(f"max_gen_toks = {new_tokens} leaves no room for a prompt in a context of {self.max_length}")
+            raise ValueError(
+                f"max_gen_toks = {new_tokens} leaves no room for a prompt in a context of {self.max_length}"
+            )
         prompts: dict[int, tuple[list[int], int]] = {}
         for i in members:
             whole = self._prompt_tokens(requests[i][0])
@@ -157,9 +159,7 @@ class PlainEngine(Engine):
             use_cache=True,
             **options,
         )
-        return [
-            (i, self._finished(output[row, longest:].tolist(), until, *prompts[i])) for row, i in enumerate(batch)
-        ]
+        return [(i, self._finished(output[row, longest:].tolist(), until, *prompts[i])) for row, i in enumerate(batch)]
 
     @property
     def eos_token_ids(self) -> set[int]:
@@ -178,9 +178,7 @@ class PlainEngine(Engine):
             text = text.split(stop)[0]
         # A row that met a stop string is padded afterwards, and the padding token may be EOS: look at the text first.
         reason = "stop_string" if text != whole else "length" if end is None else "eos"
-        return Response(
-            tokens=len(kept), truncated=lost, tokens_in=len(prompt) + len(kept), text=text, stop=reason
-        )
+        return Response(tokens=len(kept), truncated=lost, tokens_in=len(prompt) + len(kept), text=text, stop=reason)
 
     # ---- batches
 
@@ -204,7 +202,7 @@ class PlainEngine(Engine):
             start += len(batch)
 
 
-class _StopStrings(StoppingCriteria):  # type: ignore[misc]
+class _StopStrings(StoppingCriteria):
     """Ends each row whose newest tokens spell one of the stop strings, across token boundaries."""
 
     def __init__(self, tokenizer: Any, until: list[str], prompt_length: int) -> None:

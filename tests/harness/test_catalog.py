@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from phibench.errors import UserError
 from phibench.harness import catalog as catalog_module
 from phibench.harness.catalog import OURS, catalog, lm_eval_tasks, manager_for

@@ -10,12 +10,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
+
 from phibench.adapters import bundled
 from phibench.errors import SuiteFaults, UserError
 from phibench.harness.check import read_and_check
 from phibench.harness.suite import Suite
 from phibench.harness.suite_file import TABLES, find_suite
-from safetensors.numpy import save_file
 
 # One case: `## its title`; `> key | what the message says | ...` for each fault, in the order of the lines (`? key |`
 # where the message can name no line); then the suite, with `#<-` on the lines that the messages must name. A name and

@@ -9,6 +9,7 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import pytest
+
 from phibench.errors import UserError
 from phibench.harness.comparison import Example, RunComparison, TaskComparison, compare_run
 from phibench.harness.records import MetricValue, Record, Response, read_records, write_records

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 from datasets import Dataset, DatasetDict
+
 from phibench.errors import UserError
 from phibench.harness.data import Replacement, data_faults, replacement_for
 from phibench.harness.suite import DataSource

@@ -9,9 +9,10 @@ import pytest
 import torch
 from lm_eval.api.instance import Instance
 from lm_eval.models.huggingface import HFLM
+from transformers import AutoModelForCausalLM, AutoTokenizer
+
 from phibench.harness.engine.plain import PlainEngine
 from support.tiny import save_tiny_model
-from transformers import AutoModelForCausalLM, AutoTokenizer
 
 LONG = "The old bridge in the north was built of stone, and the rain falls on it. " * 12
 PAIRS = [
@@ -159,8 +160,9 @@ def test_requests_that_cannot_be_asked() -> None:
 
 def test_stock_simple_evaluate_takes_the_engine(pair: tuple[PlainEngine, HFLM]) -> None:
     import lm_eval
-    import phibench.suites.tasks
     from lm_eval.tasks import TaskManager
+
+    import phibench.suites.tasks
 
     ours, stock = pair
     manager = TaskManager(include_path=str(Path(phibench.suites.tasks.__path__[0])), include_defaults=False)

@@ -12,9 +12,9 @@ import sys
 from pathlib import Path
 
 import pytest
-from support.real import benchmark_cache, bundled_model
 
 from phibench.harness.records import read_records
+from support.real import benchmark_cache, bundled_model
 
 TASKS = ["arc_easy", "arc_challenge", "hellaswag", "piqa", "winogrande"]
 TOLERANCE = 2e-3  # nats, of one choice's log-likelihood in float32
@@ -24,9 +24,8 @@ import json, sys
 import lm_eval
 from lm_eval.models.huggingface import HFLM
 model, limit, out, *tasks = sys.argv[1:]
-found = lm_eval.simple_evaluate(
-    model=HFLM(pretrained=model, dtype="float32", batch_size=1, device="cpu"), tasks=tasks, limit=int(limit), bootstrap_iters=0
-)
+stock = HFLM(pretrained=model, dtype="float32", batch_size=1, device="cpu")
+found = lm_eval.simple_evaluate(model=stock, tasks=tasks, limit=int(limit), bootstrap_iters=0)
 rows = {t: [[[float(r[0][0]), bool(r[0][1])] for r in s["resps"]] for s in found["samples"][t]] for t in tasks}
 scores = {t: {k: v for k, v in found["results"][t].items() if isinstance(v, float)} for t in tasks}
 json.dump({"rows": rows, "scores": scores}, open(out, "w"))
@@ -67,7 +66,9 @@ def test_five_tasks_item_by_item(tmp_path: Path) -> None:
             )
         cell = next(cell for cell in results["cells"] if cell["task"] == task)
         for score in cell["scores"]:
-            assert score["value"] == pytest.approx(stock["scores"][task][f"{score['metric']},{score['filter']}"], abs=1e-9)
+            assert score["value"] == pytest.approx(
+                stock["scores"][task][f"{score['metric']},{score['filter']}"], abs=1e-9
+            )
     print(f"{requests} requests: largest difference {largest:.2e} nats, {changed} answers changed")
     assert largest < TOLERANCE
     assert changed == 0

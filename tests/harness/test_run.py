@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from phibench.cli import main
 from phibench.harness import cell_run
 from phibench.harness.engine.plain import PlainEngine
@@ -137,10 +138,12 @@ def test_a_whole_run(run: Run, suite: Path, tmp_path: Path) -> None:
 
 def test_scores_are_stock_lm_evals(run: Run, suite: Path, tmp_path: Path, models: tuple[Path, Path]) -> None:
     import lm_eval
-    import phibench.suites.tasks
     from lm_eval.models.huggingface import HFLM
 
-    extra = '\n[[tasks]]\nname = "mini_winogrande"\n[[tasks]]\nname = "mini_dialogsum"\n[[tasks]]\nname = "mini_webglm_qa"\n'
+    import phibench.suites.tasks
+
+    more = ("mini_winogrande", "mini_dialogsum", "mini_webglm_qa")
+    extra = "".join(f'\n[[tasks]]\nname = "{task}"\n' for task in more)
     suite.write_text(suite.read_text().replace("[data]", extra + "[data]"), encoding="utf-8")
     out = tmp_path / "out"
     assert run("run", suite, "--out", out, "--limit", 3, "--only", "base")[0] == 0

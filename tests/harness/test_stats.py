@@ -7,10 +7,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from phibench.harness import stats
-from phibench.harness.stats import Difference, Interval, Verdict, paired_difference
 from scipy import stats as scipy_stats
 from sklearn.metrics import f1_score, matthews_corrcoef
+
+from phibench.harness import stats
+from phibench.harness.stats import Difference, Interval, Verdict, paired_difference
 
 
 def _by_item(values: Any) -> dict[Any, Any]:

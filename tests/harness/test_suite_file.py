@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from pydantic_core import PydanticUndefined
+
 from phibench.errors import SuiteFaults, UserError
 from phibench.harness.suite import MatrixSpec, Suite
 from phibench.harness.suite_file import SUITES, TABLES, find_suite, read_suite
-from pydantic_core import PydanticUndefined
 
 MINIMAL = """name = "mine"
 [base]

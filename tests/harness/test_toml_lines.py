@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+
 from phibench.harness.toml_lines import Path, key_lines, line_of
 
 # Each document and the line of every table, key and entry in it.

@@ -8,6 +8,7 @@ import subprocess
 from pathlib import Path
 
 import pytest
+
 from phibench.reports.report import write_reports
 from support.run_folder import HOSTILE, edit_manifest, write_run_folder
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import pytest
+
 from phibench.harness.comparison import MetricComparison
 from phibench.harness.results import MetricInfo
 from phibench.harness.stats import Difference, Interval, Verdict

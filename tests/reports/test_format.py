@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 
 import pytest
+
 from phibench.harness.stats import Difference, Interval, Verdict
 from phibench.reports import format as fmt
 

@@ -8,6 +8,7 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
+
 from phibench.harness.results import read_manifest
 from phibench.reports.report import write_reports
 from support.run_folder import HOSTILE, IMAGE, SCRIPT, edit_manifest, write_run_folder

@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 from markdown_it import MarkdownIt
 from markdown_it.token import Token
+
 from phibench.harness.results import read_manifest
 from phibench.reports import markdown
 from phibench.reports.markdown import code, fenced, inline

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
+
 from phibench.errors import UserError
 from phibench.harness.records import read_records, write_records
 from phibench.harness.results import read_manifest

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from phibench.reports.terminal import results_table
 from rich.console import Console
+
+from phibench.reports.terminal import results_table
 from support.run_folder import SCRIPT, drop_cells, edit_cell, edit_manifest, write_run_folder
 
 

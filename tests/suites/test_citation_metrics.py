@@ -1,6 +1,7 @@
 """Citation metrics on answers worked out by hand."""
 
 import pytest
+
 from phibench.suites.tasks.webglm_qa import citations
 from phibench.suites.tasks.webglm_qa.citations import parse_answer
 from phibench.suites.tasks.webglm_qa.support import Judge

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from phibench.suites.tasks.webglm_qa.citations import parse_answer
 
 LINES = (Path(__file__).parent / "citation_cases.jsonl").read_text(encoding="utf-8").split("\n")

@@ -2,9 +2,10 @@
 
 import pytest
 from datasets import Dataset
+from rouge_score.rouge_scorer import RougeScorer
+
 from phibench.suites.tasks.dialogsum import utils
 from phibench.suites.tasks.rouge import rouge_f
-from rouge_score.rouge_scorer import RougeScorer
 
 KINDS = ["rouge1", "rouge2", "rougeL", "rougeLsum"]
 

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from phibench.suites.tasks.webglm_qa import judge_quality
 from phibench.suites.tasks.webglm_qa.judge_quality import Pair, Quality
 from phibench.suites.tasks.webglm_qa.support import DEFAULT_LEXICAL_THRESHOLD, LexicalJudge

@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import pytest
+
 from phibench.suites.tasks.embedded import read_rows
 from phibench.suites.tasks.webglm_qa.citations import fabricated, parse_answer
 from phibench.suites.tasks.webglm_qa.prompt import read_row

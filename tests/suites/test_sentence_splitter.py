@@ -3,6 +3,7 @@
 from itertools import pairwise
 
 import pytest
+
 from phibench.suites.tasks.sentences import sentence_spans, split_sentences
 
 CASES = [

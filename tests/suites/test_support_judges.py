@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import pytest
+
 from phibench.suites.tasks.rouge import rouge_tokens
 from phibench.suites.tasks.webglm_qa import support
 from phibench.suites.tasks.webglm_qa.support import LexicalJudge, NLIJudge, make_judge

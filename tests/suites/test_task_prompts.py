@@ -1,6 +1,7 @@
 """The prompts of the tasks, word for word, and their rows checked."""
 
 import pytest
+
 from phibench.suites.tasks.dialogsum import prompt as dialogsum
 from phibench.suites.tasks.webglm_qa import prompt as webglm
 

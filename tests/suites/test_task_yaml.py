@@ -10,6 +10,7 @@ from datasets import Dataset, DatasetDict
 from lm_eval.api.task import ConfigurableTask
 from lm_eval.tasks import TaskManager
 from lm_eval.tasks._yaml_loader import load_yaml
+
 from phibench.suites.tasks.embedded import read_rows
 from phibench.suites.tasks.webglm_qa.prompt import prompt
 

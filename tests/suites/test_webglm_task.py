@@ -5,6 +5,7 @@ from functools import partial
 
 import pytest
 from datasets import Dataset
+
 from phibench.suites.tasks.webglm_qa import utils
 from phibench.suites.tasks.webglm_qa.scores import AnswerScores
 
