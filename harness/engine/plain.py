@@ -157,6 +157,7 @@ class PlainEngine(Engine):
             eos_token_id=sorted(self.eos_token_ids),
             stopping_criteria=StoppingCriteriaList([_StopStrings(self.tokenizer, until, longest)] if until else []),
             use_cache=True,
+            logits_to_keep=torch.tensor([-1], device=self.device),  # by index, as in scoring: a slice is slow on a CPU
             **options,
         )
         return [(i, self._finished(output[row, longest:].tolist(), until, *prompts[i])) for row, i in enumerate(batch)]

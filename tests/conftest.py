@@ -1,0 +1,6 @@
+"""What every test runs under; before torch is imported."""
+
+import os
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does: see cli.py
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
