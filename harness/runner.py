@@ -207,7 +207,8 @@ class Runner:
             )
             with self._said("building requests"):
                 self._built[key] = [
-                    build(loaded, prompting, self.options.limit or loaded[0].limit) for loaded in self._loaded_tasks
+                    build(self.suite, loaded, prompting, self.options.limit or loaded[0].limit)
+                    for loaded in self._loaded_tasks
                 ]
         return self._built[key]
 
@@ -227,7 +228,10 @@ class Runner:
             with self._said(f"making {spec.name}"):
                 variant = factory.make(spec)
         except Exception as error:
-            info.error = str(error) if isinstance(error, UserError) else self._bug(f"making {spec.name}", error)
+            if isinstance(error, UserError | torch.OutOfMemoryError):
+                info.error = str(error) if isinstance(error, UserError) else "the device has no room for this variant"
+            else:
+                info.error = self._bug(f"making {spec.name}", error)
             for built in waiting:
                 self._failed(spec.name, built, info.error)
             self.state.write()

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import importlib.metadata
+import inspect
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from ..files import sha256_json
-from .catalog import manager_for
+from ..files import sha256_file, sha256_json
+from .catalog import OURS, manager_for
 from .data import replacement_for
 from .results import STOPPED, FileHash, MetricInfo, TaskInfo
 from .suite import Suite, TaskSpec
@@ -155,10 +157,13 @@ def _load_leaf(suite: Suite, manager: Any, spec: TaskSpec) -> tuple[Any, list[Fi
     return task, files
 
 
-def build(loaded: tuple[TaskSpec, Any, list[FileHash]], prompting: Prompting, limit: int | None) -> BuiltTask:
+def build(
+    suite: Suite, loaded: tuple[TaskSpec, Any, list[FileHash]], prompting: Prompting, limit: int | None
+) -> BuiltTask:
     """Build a task's requests.
 
     Args:
+        suite: the suite that names the task.
         loaded: a task as :func:`load_tasks` gives it.
         prompting: how prompts are wrapped.
         limit: at most this many items; None for all.
@@ -181,7 +186,7 @@ def build(loaded: tuple[TaskSpec, Any, list[FileHash]], prompting: Prompting, li
     except Exception as error:
         raise _task_error(error, where, task.config.to_dict()) from error
     items = _items(task)
-    return BuiltTask(spec, task, _info(spec, task, items, files), items)
+    return BuiltTask(spec, task, _info(suite, spec, task, items, files), items)
 
 
 def _items(task: Any) -> list[Item]:
@@ -208,7 +213,7 @@ def _items(task: Any) -> list[Item]:
     return items
 
 
-def _info(spec: TaskSpec, task: Any, items: list[Item], files: list[FileHash]) -> TaskInfo:
+def _info(suite: Suite, spec: TaskSpec, task: Any, items: list[Item], files: list[FileHash]) -> TaskInfo:
     from lm_eval.api.metrics import mean
     from lm_eval.api.registry import AGGREGATION_REGISTRY
 
@@ -227,7 +232,9 @@ def _info(spec: TaskSpec, task: Any, items: list[Item], files: list[FileHash]) -
     ]
     if task.OUTPUT_TYPE == "generate_until":
         metrics.append(MetricInfo(name=STOPPED, filter=filters[0], aggregation=names[id(mean)], higher_is_better=True))
-    config = {k: v for k, v in task.dump_config().items() if k not in ("custom_dataset", "metadata")}
+    config = {
+        k: v for k, v in task.config.to_dict(keep_callable=True).items() if k not in ("custom_dataset", "metadata")
+    }
     metadata = task.config.metadata or {}
     return TaskInfo(
         name=spec.name,
@@ -237,11 +244,37 @@ def _info(spec: TaskSpec, task: Any, items: list[Item], files: list[FileHash]) -
         items=len(items),
         requests=sum((instance.repeats or 1) for item in items for instance in item.instances),
         dataset=":".join(part for part in (task.DATASET_PATH, task.DATASET_NAME) if part) or "own",
-        config_hash=sha256_json({"config": config, "metric_options": spec.metric_options}),
+        config_hash=sha256_json({"config": _hashable(config), "code": _code(suite, metadata)}),
         data_files=files,
         metrics=metrics,
         headline=_headline(spec, task, metrics, metadata),
     )
+
+
+def _hashable(value: Any) -> Any:
+    """A task's configuration in a form that is the same in every process: functions are their source."""
+    if isinstance(value, dict):
+        return {str(key): _hashable(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [_hashable(inner) for inner in value]
+    if isinstance(value, functools.partial):
+        return {"function": _hashable(value.func), "args": _hashable(value.args), "keywords": _hashable(value.keywords)}
+    if callable(value):
+        try:
+            return inspect.getsource(value)
+        except (TypeError, OSError):
+            return f"{getattr(value, '__module__', '')}.{getattr(value, '__qualname__', type(value).__name__)}"
+    return value
+
+
+def _code(suite: Suite, metadata: dict[str, Any]) -> str:
+    """What stands for the code behind a task: all Python beside its YAML, or lm-eval's version for lm-eval's own."""
+    source = Path(str(metadata.get("config_source", "")))
+    for root in (OURS, *(Path(folder) for folder in suite.include)):
+        if source.is_relative_to(root):
+            files = sorted(root.rglob("*.py"))
+            return sha256_json({path.relative_to(root).as_posix(): sha256_file(path) for path in files})
+    return importlib.metadata.version("lm-eval")
 
 
 def _headline(spec: TaskSpec, task: Any, metrics: list[MetricInfo], metadata: dict[str, Any]) -> list[str]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import shutil
+import subprocess
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -386,3 +387,39 @@ def test_prompts_are_left_out_when_asked(run: Run, suite: Path, tmp_path: Path) 
 
 def _never(*_: Any, **__: Any) -> Any:
     raise AssertionError("nothing was to be asked")
+
+
+def test_another_process_finds_every_cell_again(suite: Path, tmp_path: Path) -> None:
+    more = ("mini_winogrande", "mini_dialogsum", "mini_webglm_qa")  # tasks with Python functions in their YAML
+    extra = "".join(f'\n[[tasks]]\nname = "{task}"\n' for task in more)
+    suite.write_text(suite.read_text().replace("[data]", extra + "[data]"), encoding="utf-8")
+    call = [sys.executable, "-m", "phibench", "run", str(suite), "--out", str(tmp_path / "out"), "--limit", "2"]
+    for _ in range(2):
+        ran = subprocess.run([*call, "--only", "base"], capture_output=True, text=True, check=True)
+    assert "every cell is already here" in ran.stdout
+
+
+def test_a_change_of_a_tasks_code_asks_its_cells_again(tmp_path: Path) -> None:
+    from phibench.harness.suite import Suite
+    from phibench.harness.tasks import Prompting, build, load_tasks
+
+    (tmp_path / "task.yaml").write_text(
+        "task: coded\ntest_split: test\noutput_type: generate_until\ncustom_dataset: !function code.rows\n"
+        "doc_to_text: '{{q}}'\ndoc_to_target: '{{q}}'\nprocess_results: !function code.judge\n"
+        "generation_kwargs: {until: ['.'], max_gen_toks: 4}\n"
+        "metric_list: [{metric: right, aggregation: mean, higher_is_better: true}]\n",
+        encoding="utf-8",
+    )
+    suite = Suite(name="s", base={"model": "m"}, tasks=[{"name": "coded"}], include=[str(tmp_path)], allow_code=True)  # type: ignore[arg-type]
+    hashes = []
+    for helper in ("1.0", "1.0", "0.5"):
+        (tmp_path / "code.py").write_text(
+            "from datasets import Dataset, DatasetDict\n"
+            "def rows(**_):\n    return DatasetDict(test=Dataset.from_list([{'q': 'a'}]))\n"
+            "def judge(doc, results):\n    return {'right': helper()}\n"
+            f"def helper():\n    return {helper}\n",
+            encoding="utf-8",
+        )
+        [loaded] = load_tasks(suite, suite.tasks)
+        hashes.append(build(suite, loaded, Prompting(), None).info.config_hash)
+    assert hashes[0] == hashes[1] != hashes[2]
