@@ -55,6 +55,8 @@ def run_cell(
         UserError: when the disk is full or cannot be written.
     """
     engine = PlainEngine(variant.model, variant.tokenizer, max_length=suite.base.max_length, batch_tokens=batch_tokens)
+    if device.type == "cuda":
+        engine.warm_up()
     requests = built.requests
     seeds = request_seeds(built, suite.seeds.generation)
     label = f"{variant.spec.name} · {built.info.name}"

@@ -61,7 +61,7 @@ class RunProgress:
 
     def say(self, text: str, *, style: str = "") -> None:
         """Print one line above the bars."""
-        self._bars.console.print(escape(text), style=style or None, highlight=False)
+        self._bars.console.print(escape(text), style=style or None, highlight=False, soft_wrap=True)
 
     @contextmanager
     def bar(self, label: str, total: int | None) -> Iterator[Bar]:

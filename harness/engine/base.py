@@ -70,6 +70,12 @@ class Engine(TemplateLM):
         else:
             raise ValueError(f"unknown request type {kind!r}")
 
+    def warm_up(self) -> None:
+        """One forward and one short generation, thrown away: what a device does only once is no part of a timing."""
+        token = self.prefix_token_id
+        list(self.score([([token], [token])]))
+        list(self.generate([(self.tokenizer.decode([token]), {"until": [], "max_gen_toks": 2}, 0)]))
+
     # ---- lm-eval's own face
 
     def loglikelihood(self, requests: list[Instance], disable_tqdm: bool = False) -> list[tuple[float, bool]]:

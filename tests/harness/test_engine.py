@@ -171,3 +171,10 @@ def test_stock_simple_evaluate_takes_the_engine(pair: tuple[PlainEngine, HFLM]) 
     expected = lm_eval.simple_evaluate(model=stock, tasks=names, task_manager=manager, limit=6, bootstrap_iters=0)
     for name in names:
         assert found["results"][name]["acc,none"] == expected["results"][name]["acc,none"]
+
+
+def test_warming_up_leaves_nothing_behind(pair: tuple[PlainEngine, HFLM]) -> None:
+    ours, _ = pair
+    before = ours.loglikelihood(_instances("loglikelihood", PAIRS))
+    ours.warm_up()
+    assert ours.loglikelihood(_instances("loglikelihood", PAIRS)) == before
