@@ -159,7 +159,11 @@ def _run_and_report(file: SuiteFile, options: Any, folder: RunFolder, console: C
         _err.print(f"interrupted; the same command goes on where this stopped (in {folder.path})", highlight=False)
         raise typer.Exit(Exit.INTERRUPTED)
     if outcome is not None and outcome.failed:
-        _err.print(f"{outcome.failed} cells failed; see the report and {folder.log}", style="red", highlight=False)
+        _err.print(
+            f"{outcome.failed} {'cell' if outcome.failed == 1 else 'cells'} failed; see the report and {folder.log}",
+            style="red",
+            highlight=False,
+        )
         raise typer.Exit(Exit.SOME_CELLS_FAILED)
 
 
@@ -240,6 +244,7 @@ def _quieten(*, offline: bool) -> None:
         "HF_HUB_DISABLE_PROGRESS_BARS": "1",
         "HF_DATASETS_DISABLE_PROGRESS_BARS": "1",
         "TRANSFORMERS_VERBOSITY": "error",
+        "DATASETS_VERBOSITY": "error",
         "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
         "TOKENIZERS_PARALLELISM": "false",
         "BITSANDBYTES_NOWELCOME": "1",
@@ -250,6 +255,7 @@ def _quieten(*, offline: bool) -> None:
         os.environ.setdefault(name, value)
     if offline:
         os.environ["HF_HUB_OFFLINE"] = "1"
+    logging.getLogger("bitsandbytes").setLevel(logging.ERROR)
 
 
 def _log_to(path: Path, *, verbose: bool) -> None:

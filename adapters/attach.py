@@ -50,7 +50,10 @@ def attach(model: PreTrainedModel, adapter: AdapterFiles) -> Any:
 def _misfit(model: PreTrainedModel, adapter: AdapterFiles, why: str) -> UserError:
     form = "the quantised form of this base" if getattr(model, "is_quantized", False) else "this base"
     made_for = adapter.config.get("base_model_name_or_path")
-    fix = f"use the base that it was trained on{f': it names {made_for}' if made_for else ''}"
+    if made_for == model.config.name_or_path:
+        fix = "its adapter_config.json and its weights do not belong together: save the adapter again"
+    else:
+        fix = f"use the base that it was trained on{f': it names {made_for}' if made_for else ''}"
     if getattr(model, "is_quantized", False):
         fix += f", or drop the variants with {adapter.method} on a quantised base if peft cannot do that"
     return UserError(

@@ -14,6 +14,7 @@ from .engine.response import Response
 from .records import MetricValue, Record
 from .results import STOPPED, CellResult, Score
 from .tasks import BuiltTask, Item
+from .templates import templates
 
 _BOOTSTRAP = 1000  # resamples for standard errors that have no formula
 
@@ -34,8 +35,10 @@ def make_records(
     # Filters run over the task's own list; where prompts are wrapped in several ways, it may hold another build's.
     built.task._instances = [instance for item in built.items for instance in item.instances]
     try:
-        built.task.apply_filters()
-        metrics = {item.index: _metrics(built, item, by_item[item.index]) for item in built.items}
+        with templates():
+            built.task.apply_filters()
+            metrics = {item.index: _metrics(built, item, by_item[item.index]) for item in built.items}
+            targets = {item.index: _target(built, item) for item in built.items}
     finally:
         for item in built.items:
             for instance in item.instances:
@@ -51,7 +54,7 @@ def make_records(
             prompt_hash=item.prompt_hash,
             prompt=str(item.instances[0].args[0]) if keep_prompts else None,
             choices=_choices(built, item) if keep_prompts else [],
-            target=_target(built, item),
+            target=targets[item.index],
             responses=by_item[item.index],
             metrics=metrics[item.index],
             seconds=seconds * sum(r.tokens_in for r in by_item[item.index]) / total,

@@ -242,7 +242,7 @@ def _double_names(file: SuiteFile, variants: list[VariantSpec]) -> list[UserErro
     faults = []
     offset = len(variants) - len(file.suite.variants)
     for position, variant in enumerate(variants):
-        if variant.name in seen:
+        if variant.name.lower() in seen:
             faults.append(
                 UserError(
                     f'two variants are called "{variant.name}"',
@@ -250,7 +250,7 @@ def _double_names(file: SuiteFile, variants: list[VariantSpec]) -> list[UserErro
                     fix="give each a name of its own",
                 )
             )
-        seen.add(variant.name)
+        seen.add(variant.name.lower())  # some disks tell no case apart
     return faults
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from ..adapters.identity import version
 from ..adapters.spec import VariantSpec
 from ..errors import UserError
 from ..files import sha256_json
@@ -72,6 +73,8 @@ def cell_hash(identity: str, built: BuiltTask, suite: Suite, device: str) -> str
     return sha256_json(
         {
             "records": RECORDS_VERSION,
+            # Filters and metrics come from these.
+            "versions": {name: version(name) for name in ("phibench", "lm-eval", "rouge-score")},
             "variant": identity,
             "task": built.info.config_hash,
             "name": built.info.name,

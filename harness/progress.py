@@ -79,8 +79,11 @@ class RunProgress:
             self.say(f"✗ {name}: {cell.error}", style="red")
             return
         shown = [score for score in cell.scores if score.metric in headline and score.value is not None]
+        several = len({score.filter for score in shown}) > 1
         scores = "  ".join(
-            f"{s.metric} {s.value:.3f}" + (f" ± {s.stderr:.3f}" if s.stderr is not None else "") for s in shown
+            f"{s.metric}{f' ({s.filter})' if several else ''} {s.value:.3f}"
+            + (f" ± {s.stderr:.3f}" if s.stderr is not None else "")
+            for s in shown
         )
         cut = f"  ({cell.truncated_items} prompts cut to fit the context)" if cell.truncated_items else ""
         self.say(f"✓ {name}  {scores}  {cell.seconds:.0f} s{cut}")

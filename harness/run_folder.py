@@ -11,12 +11,17 @@ from pathlib import Path
 from filelock import FileLock, Timeout
 
 from ..errors import UserError
+from ..files import sha256_json
 
 MANIFEST = "manifest.json"
 RESULTS = "results.json"
 LOG = "log.txt"
 _NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
 _NO_WAY = {errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG}
+
+
+class DiskError(UserError):
+    """A disk that is full or cannot be written: nothing else in the run would fare better."""
 
 
 class RunFolder:
@@ -95,13 +100,13 @@ def disk_errors(path: Path) -> Iterator[None]:
         yield
     except OSError as error:
         if error.errno in _NO_ROOM:
-            raise UserError(
+            raise DiskError(
                 f"{_NO_ROOM[error.errno]}; what was finished is kept",
                 where=str(path),
                 fix="make room, then run the same command again: it goes on where it stopped",
             ) from error
         if error.errno in _NO_WAY and _concerns(error, path):
-            raise UserError(
+            raise DiskError(
                 f"this folder cannot be written: {error.strerror}",
                 where=str(path),
                 fix="give another folder with --out",
@@ -116,5 +121,6 @@ def _concerns(error: OSError, path: Path) -> bool:
 
 
 def _safe(task: str) -> str:
-    """A task's name as a file name (lm-eval allows `::` and `/`)."""
-    return "".join(c if c.isalnum() or c in "._-+" else "_" for c in task)
+    """A task's name as a file name (lm-eval allows `::` and `/`): names that differ never share a file."""
+    plain = "".join(c if c.isalnum() or c in "._-+" else "_" for c in task)
+    return plain if plain == task == task.lower() else f"{plain}-{sha256_json(task)[:8]}"

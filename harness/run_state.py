@@ -5,6 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from .results import CellResult, Manifest, Results, TaskInfo, VariantInfo, read_manifest, read_results, write_model
 from .run_folder import RunFolder, disk_errors
 
@@ -60,9 +63,16 @@ class RunState:
             found is not None
             and (found.status == "done" or wanted is None)
             and (found.cell_hash == wanted if wanted is not None else same_suite)
-            and (found.records is None or (self.folder.path / found.records).is_file())
+            and (found.records is None or self._is_whole(found))
         )
         return found if found is not None and stands else CellResult(variant=variant, task=task)
+
+    def _is_whole(self, cell: CellResult) -> bool:
+        """Whether a cell's records can be read, with a row for each item."""
+        try:
+            return pq.read_metadata(self.folder.path / str(cell.records)).num_rows == cell.items
+        except (OSError, pa.ArrowException):
+            return False
 
     def variant(self, name: str) -> VariantInfo:
         """The manifest's entry of a variant."""

@@ -26,7 +26,7 @@ from .plan import RunOptions, cell_hash, select, suite_hash
 from .progress import RunProgress
 from .records import read_records, write_records
 from .results import AdapterInfo, CellResult, FileHash, Manifest, VariantInfo
-from .run_folder import RunFolder, disk_errors
+from .run_folder import DiskError, RunFolder, disk_errors
 from .run_state import RunState, now
 from .suite_file import SuiteFile
 from .tasks import BuiltTask, Prompting, build, load_tasks
@@ -207,7 +207,7 @@ class Runner:
             )
             with self._said("building requests"):
                 self._built[key] = [
-                    build(self.suite, loaded, prompting, self.options.limit or loaded[0].limit)
+                    build(self.suite, loaded, prompting, _least(self.options.limit, loaded[0].limit))
                     for loaded in self._loaded_tasks
                 ]
         return self._built[key]
@@ -271,8 +271,10 @@ class Runner:
             self.state.put(cell)
             journal.unlink(missing_ok=True)
             self.progress.finished(cell, built.info.headline)
-        except UserError:
-            raise  # the disk: no other cell would fare better
+        except DiskError:
+            raise
+        except UserError as error:
+            self._failed(name, built, str(error))
         except torch.cuda.OutOfMemoryError:
             what = "the device ran out of memory even for one item; lower base.max_length or use a smaller model"
             self._failed(name, built, what)
@@ -295,3 +297,8 @@ class Runner:
     def _said(self, what: str) -> Iterator[None]:
         with self.progress.bar(what, None):
             yield
+
+
+def _least(*limits: int | None) -> int | None:
+    """The smallest of the limits given; None when there is none."""
+    return min((limit for limit in limits if limit is not None), default=None)

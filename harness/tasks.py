@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
 import importlib.metadata
 import inspect
@@ -14,9 +13,11 @@ from typing import Any
 from ..errors import UserError
 from ..files import sha256_file, sha256_json
 from .catalog import OURS, manager_for
-from .data import replacement_for
+from .data import Replacement, replacement_for
 from .results import STOPPED, FileHash, MetricInfo, TaskInfo
 from .suite import Suite, TaskSpec
+from .task_errors import task_error
+from .templates import templates
 
 KINDS = ("multiple_choice", "loglikelihood", "loglikelihood_rolling", "generate_until")
 
@@ -66,7 +67,7 @@ def load_tasks(suite: Suite, specs: Sequence[TaskSpec]) -> list[tuple[TaskSpec, 
     """
     manager = manager_for([spec.name for spec in specs], [Path(path) for path in suite.include])
     loaded: dict[str, tuple[TaskSpec, Any, list[FileHash]]] = {}
-    with compiled_once():
+    with templates():
         for spec in specs:
             for name, changes in task_leaves(manager, spec.name):
                 if name in loaded:
@@ -120,16 +121,10 @@ def _load_leaf(suite: Suite, manager: Any, spec: TaskSpec) -> tuple[Any, list[Fi
         laid_over = suite.generation.model_dump(exclude_none=True)
         if laid_over:
             changes["generation_kwargs"] = {**(config.get("generation_kwargs") or {}), **laid_over}
-    files: list[FileHash] = []
     replacement = replacement_for(suite.data, config.get("dataset_path"), config.get("dataset_name"))
+    files = replacement.hashes() if replacement is not None else []
     if replacement is not None:
-        evaluated = config.get("test_split") or config.get("validation_split")
-        splits = ("training_split", "validation_split", "test_split", "fewshot_split")
-        needed = [config[split] for split in splits if config.get(split)]
-        if not evaluated:
-            raise UserError("the task names no split to evaluate", where=f"tasks: {spec.name}")
-        dataset = replacement.load(evaluated, needed)
-        files = replacement.hashes()
+        dataset = _replaced(replacement, spec, config)
         changes |= {"custom_dataset": lambda **_: dataset, "dataset_kwargs": None}
     where = f"tasks: {spec.name}"
     try:
@@ -139,7 +134,7 @@ def _load_leaf(suite: Suite, manager: Any, spec: TaskSpec) -> tuple[Any, list[Fi
     except UserError:
         raise
     except Exception as error:
-        raise _task_error(error, where, config) from error
+        raise task_error(error, where, config) from error
     if getattr(task, "UNSAFE_CODE", False) and not suite.allow_code:
         raise UserError(
             "this task runs code that the model writes", where=where, fix="set allow_code = true if you accept that"
@@ -151,10 +146,41 @@ def _load_leaf(suite: Suite, manager: Any, spec: TaskSpec) -> tuple[Any, list[Fi
         if not callable(own):
             raise UserError("metric_options are for tasks with a process_results of their own", where=where)
         task.config.process_results = functools.partial(own, **spec.metric_options)
+        _try_out(task, spec)
     if task.config.num_fewshot is None:
         task.config.num_fewshot = 0
     task.set_fewshot_seed(seed=suite.seeds.fewshot)
     return task, files
+
+
+def _replaced(replacement: Replacement, spec: TaskSpec, config: dict[str, Any]) -> Any:
+    """The local data in the place of a task's dataset, with every split that the task names."""
+    where = f"tasks: {spec.name}"
+    evaluated = config.get("test_split") or config.get("validation_split")
+    if not evaluated:
+        raise UserError("the task names no split to evaluate", where=where)
+    splits = ("training_split", "validation_split", "test_split", "fewshot_split")
+    dataset = replacement.load(evaluated, [config[split] for split in splits if config.get(split)])
+    shots = config.get("num_fewshot") if spec.num_fewshot is None else spec.num_fewshot
+    source = config.get("fewshot_split") or config.get("training_split") or evaluated
+    # Where examples come from the evaluated split, the document itself is left out.
+    if shots and len(dataset[source]) < shots + (source == evaluated):
+        raise UserError(
+            f'{shots} few-shot examples cannot be drawn from {len(dataset[source])} rows of the split "{source}"',
+            where=where,
+            fix=f'give that split more rows: "{replacement.key}" = {{ {evaluated} = "...", {source} = "..." }}',
+        )
+    return dataset
+
+
+def _try_out(task: Any, spec: TaskSpec) -> None:
+    """Score an empty answer to the first document: options that cannot work are told before a model is asked."""
+    where = f"tasks: {spec.name}.metric_options"
+    try:
+        task.process_results(task.eval_docs[0], [""])
+    except (TypeError, ValueError, OSError, ImportError) as error:
+        text = " ".join(str(error).split())[:300]
+        raise UserError(f"the task does not take these options: {text}", where=where) from error
 
 
 def build(
@@ -174,7 +200,7 @@ def build(
     spec, task, files = loaded
     where = f"tasks: {spec.name}"
     try:
-        with compiled_once():
+        with templates():
             task.build_all_requests(
                 limit=limit,
                 apply_chat_template=prompting.chat_template is not None,
@@ -184,7 +210,7 @@ def build(
                 tokenizer_name=prompting.key,
             )
     except Exception as error:
-        raise _task_error(error, where, task.config.to_dict()) from error
+        raise task_error(error, where, task.config.to_dict()) from error
     items = _items(task)
     return BuiltTask(spec, task, _info(suite, spec, task, items, files), items)
 
@@ -292,46 +318,3 @@ def _headline(spec: TaskSpec, task: Any, metrics: list[MetricInfo], metadata: di
         return declared
     preferred: list[str] = [name for name in ("acc_norm", "acc", "exact_match", "word_perplexity") if name in names]
     return preferred[:1] or names[:1]
-
-
-def _task_error(error: Exception, where: str, config: dict[str, Any]) -> UserError:
-    """An lm-eval or datasets failure in the words of someone who has to mend a suite."""
-    dataset = ":".join(str(p) for p in (config.get("dataset_path"), config.get("dataset_name")) if p)
-    text = " ".join(str(error).split())[:300] or type(error).__name__
-    kind = type(error).__name__
-    if kind in ("UndefinedError", "KeyError"):
-        return UserError(
-            f"its documents lack a column that the task needs: {text}",
-            where=where,
-            fix=f"the data must have the columns of {dataset or 'the original dataset'}",
-        )
-    if kind in (
-        "ConnectionError",
-        "DatasetNotFoundError",
-        "OfflineModeIsEnabled",
-        "LocalEntryNotFoundError",
-        "FileNotFoundError",
-    ):
-        return UserError(
-            f"its dataset {dataset} cannot be had: {text}",
-            where=where,
-            fix=f'go online, or give local files: [data] "{dataset.split(":")[0]}" = "rows.jsonl"',
-        )
-    return UserError(f"lm-eval cannot set it up ({kind}): {text}", where=where)
-
-
-@contextlib.contextmanager
-def compiled_once() -> Iterator[None]:
-    """Let lm-eval compile each Jinja template once rather than once for every document and field.
-
-    `lm_eval.utils.apply_template` asks its environment to compile the template's source each time; inside this
-    context the environment remembers what it compiled. Nothing else changes.
-    """
-    from lm_eval.utils import env
-
-    original = env.from_string
-    env.from_string = functools.lru_cache(maxsize=4096)(original)
-    try:
-        yield
-    finally:
-        env.from_string = original

@@ -31,7 +31,7 @@ class Engine(TemplateLM):
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
-        self.max_length = max_length or context_length(model.config, tokenizer)
+        self.max_length = (max_length or context_length(model.config, tokenizer)) - virtual_tokens(model)
 
     @abc.abstractmethod
     def score(self, requests: Sequence[tuple[list[int], list[int]]]) -> Iterator[tuple[int, Response]]:
@@ -179,6 +179,12 @@ def render_chat(tokenizer: Any, chat_history: list[dict[str, str]], add_generati
             continue_final_message=not add_generation_prompt,
         )
     )
+
+
+def virtual_tokens(model: Any) -> int:
+    """How many virtual tokens a prompt or prefix adapter puts in front of every input; 0 for anything else."""
+    config = getattr(model, "active_peft_config", None)
+    return int(getattr(config, "num_virtual_tokens", 0) or 0) if getattr(config, "is_prompt_learning", False) else 0
 
 
 def context_length(config: Any, tokenizer: Any) -> int:

@@ -12,7 +12,8 @@ import torch
 from lm_eval.models.utils import has_bos_prefix, normalize_gen_kwargs
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from .base import Engine
+from ...errors import UserError
+from .base import Engine, virtual_tokens
 from .response import Response
 
 _T = TypeVar("_T")
@@ -111,8 +112,9 @@ class PlainEngine(Engine):
         new_tokens = int(settings.pop("max_gen_toks"))
         room = self.max_length - new_tokens
         if room <= 0:
-            raise ValueError(
-                f"max_gen_toks = {new_tokens} leaves no room for a prompt in a context of {self.max_length}"
+            raise UserError(
+                f"max_gen_toks = {new_tokens} leaves no room for a prompt in a context of {self.max_length} tokens",
+                fix="lower generation.max_gen_toks, or raise base.max_length",
             )
         prompts: dict[int, tuple[list[int], int]] = {}
         for i in members:
@@ -124,7 +126,9 @@ class PlainEngine(Engine):
             torch.manual_seed(requests[batch[0]][2])
             return self._generate_batch(batch, prompts, new_tokens, settings)
 
-        if settings.get("do_sample"):  # one at a time, so that an item's seed decides its text whatever runs beside it
+        # One at a time: a sampled text is its item's seed's alone whatever runs beside it; and with virtual tokens peft
+        # drops the positions that the padding mask gives, so a padded prompt would be read too far to the right.
+        if settings.get("do_sample") or virtual_tokens(self.model):
             for i in order:
                 yield from run([i])
         else:

@@ -423,3 +423,74 @@ def test_a_change_of_a_tasks_code_asks_its_cells_again(tmp_path: Path) -> None:
         [loaded] = load_tasks(suite, suite.tasks)
         hashes.append(build(suite, loaded, Prompting(), None).info.config_hash)
     assert hashes[0] == hashes[1] != hashes[2]
+
+
+def test_a_generation_that_leaves_no_room_for_a_prompt_fails_its_cells_alone(
+    run: Run, suite: Path, tmp_path: Path
+) -> None:
+    suite.write_text(suite.read_text() + "\n[generation]\nmax_gen_toks = 9999\n", encoding="utf-8")
+    out = tmp_path / "out"
+    code, printed = run("run", suite, "--out", out, "--limit", 2, "--only", "base")
+    assert code == 3
+    assert "leaves no room" in printed
+    assert "Traceback" not in printed
+    assert statuses(out)["base", "test_sampled"] == "failed"
+    assert statuses(out)["base", "mini_arc_easy"] == "done"
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        ('{ judge = { kind = "lexical", treshold = 0.5 } }', "treshold"),
+        ('{ judge = { kind = "nli", model = "no/such" } }', "metric_options"),
+        ("{ judgement = 1 }", "judgement"),
+    ],
+)
+def test_metric_options_that_cannot_work_are_told_before_a_model_is_asked(
+    run: Run, suite: Path, tmp_path: Path, options: str, says: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(cell_run, "PlainEngine", _never)
+    task = f'\n[[tasks]]\nname = "mini_webglm_qa"\nmetric_options = {options}\n'
+    suite.write_text(suite.read_text().replace("[data]", task + "[data]"), encoding="utf-8")
+    code, printed = run("run", suite, "--out", tmp_path / "out", "--limit", 2, "--only", "base", "--offline")
+    assert code == 2, printed
+    assert says in printed
+    assert "Traceback" not in printed
+
+
+def test_records_that_were_damaged_are_made_again(run: Run, suite: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    call = ("run", suite, "--out", out, "--limit", 2, "--only", "base")
+    assert run(*call)[0] == 0
+    path = out / "records" / "base" / "mini_arc_easy.parquet"
+    path.write_bytes(b"garbage")
+    assert run(*call)[0] == 0
+    assert len(read_records(path)) == 2
+
+
+def test_the_smaller_limit_counts(run: Run, suite: Path, tmp_path: Path) -> None:
+    suite.write_text(suite.read_text().replace('"mini_arc_easy"', '"mini_arc_easy"\nlimit = 1'), encoding="utf-8")
+    out = tmp_path / "out"
+    assert run("run", suite, "--out", out, "--limit", 2, "--only", "base")[0] == 0
+    cells = {cell.task: cell.items for cell in read_results(out).cells if cell.status == "done"}
+    assert cells == {"mini_arc_easy": 1, "test_rolling": 2, "test_last_word": 2, "test_sampled": 2}
+
+
+def test_few_shot_examples_need_rows(run: Run, tmp_path: Path, models: tuple[Path, Path]) -> None:
+    suite = write_suite(tmp_path, models)
+    suite.write_text(
+        suite.read_text().replace('"test_last_word"', '"test_last_word"\nnum_fewshot = 3'), encoding="utf-8"
+    )
+    code, printed = run("run", suite, "--out", tmp_path / "out", "--only", "base")
+    assert code == 2
+    assert "few-shot" in printed
+    assert "Traceback" not in printed
+
+
+def test_names_that_differ_never_share_a_file(tmp_path: Path) -> None:
+    from phibench.harness.run_folder import RunFolder
+
+    folder = RunFolder(tmp_path)
+    names = ["a::b", "a__b", "a/b", "A__b", "a b", "arc_easy"]
+    assert len({str(folder.records("base", name)).lower() for name in names}) == len(names)
+    assert folder.records("base", "arc_easy").name == "arc_easy.parquet"

@@ -122,13 +122,14 @@ def test_every_metric_that_is_returned_is_declared_and_the_other_way_round(tasks
 
 def test_the_webglm_task_runs_on_rows_of_the_published_schema() -> None:
     rows = Dataset.from_list(read_rows("mini", "webglm_test.jsonl")[:3])
-    splits = DatasetDict({"train": rows, "validation": rows, "test": rows})
+    others = Dataset.from_list(read_rows("mini", "webglm_train.jsonl")[:3])
+    splits = DatasetDict({"train": others, "validation": others, "test": rows})
     config = load_yaml(TASKS / "webglm_qa" / "webglm_qa.yaml")
     task = ConfigurableTask(config={**config, "custom_dataset": lambda **_: splits})
     assert (task.DATASET_PATH, task.config.generation_kwargs["max_gen_toks"]) == ("THUDM/webglm-qa", 256)
     assert [text for text, _ in requests(task, limit=3)] == [prompt(r["question"], r["references"]) for r in rows]
     few_shot = task.fewshot_context(rows[0], num_fewshot=1)
-    assert "###Answer:\n" + rows[1]["answer"] in few_shot or "###Answer:\n" + rows[2]["answer"] in few_shot
+    assert any("###Answer:\n" + row["answer"] in few_shot for row in others)
 
 
 def test_lm_eval_runs_the_mini_tasks_from_end_to_end(manager: TaskManager) -> None:
