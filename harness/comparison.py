@@ -21,6 +21,7 @@ from .records import SCHEMA, MetricValue
 from .results import Manifest, MetricInfo, Results, TaskInfo, VariantInfo, read_manifest, read_results
 from .stats import Difference, paired_difference
 
+_EXAMPLES = 4  # a task, where the suite does not say
 _ITEM_COLUMNS = ["item_id", "prompt", "choices", "target", "responses"]
 
 
@@ -109,18 +110,21 @@ class _CellValues:
     units: dict[tuple[str, str], dict[_Key, Any]]  # (metric, filter) -> item -> value
 
 
-def compare_run(run_dir: Path, *, examples: int = 4, seed: int = 0) -> RunComparison:
+def compare_run(run_dir: Path, *, examples: int | None = None, seed: int | None = None) -> RunComparison:
     """Compare every variant of a run folder with the manifest's baseline.
 
     Args:
         run_dir: a run folder, finished or not.
-        examples: how many items to pick per task: half improved, half worsened, where there are enough.
-        seed: of the bootstraps, and of the order of examples that are equally telling.
+        examples: how many items to pick per task: half improved, half worsened, where there are enough; by default as
+            many as the suite says.
+        seed: of the bootstraps, and of the order of examples that are equally telling; by default the run's own.
 
     Raises:
         UserError: when the folder holds no run, or one of another schema.
     """
     manifest, results = read_manifest(run_dir), read_results(run_dir)
+    examples = manifest.suite.get("output", {}).get("examples", _EXAMPLES) if examples is None else examples
+    seed = manifest.seeds.get("bootstrap", 0) if seed is None else seed
     tasks, gaps = [], []
     for info in manifest.tasks:
         cells: dict[str, _CellValues] = {}

@@ -269,7 +269,7 @@ def _info(suite: Suite, spec: TaskSpec, task: Any, items: list[Item], files: lis
         num_fewshot=task.config.num_fewshot,
         items=len(items),
         requests=sum((instance.repeats or 1) for item in items for instance in item.instances),
-        dataset=":".join(part for part in (task.DATASET_PATH, task.DATASET_NAME) if part) or "own",
+        dataset=":".join(part for part in (task.DATASET_PATH, task.DATASET_NAME) if part) or "the task's own data",
         config_hash=sha256_json({"config": _hashable(config), "code": _code(suite, metadata)}),
         data_files=files,
         metrics=metrics,

@@ -274,3 +274,8 @@ def test_a_choice_that_contradicts_its_value_is_not_told(run_dir: Path) -> None:
         choices = {answer.variant: answer.choice for answer in example.answers}
         assert choices["merged"] is None
         assert choices["base"] is not None
+
+
+def test_the_suite_says_how_many_examples_there_are(run_dir: Path) -> None:
+    edit_manifest(run_dir, suite={"output": {"examples": 1}})
+    assert max(len(task.examples) for task in compare_run(run_dir).tasks) == 1
