@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
 import math
+import os
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -16,6 +19,7 @@ from .results import STOPPED, CellResult, Score
 from .tasks import BuiltTask, Item
 from .templates import templates
 
+_ONE_PROCESS = "DISABLE_MULTIPROC"  # lm-eval's own switch
 _BOOTSTRAP = 1000  # resamples for standard errors that have no formula
 
 
@@ -83,7 +87,7 @@ def make_scores(built: BuiltTask, records: Sequence[Record]) -> list[Score]:
                 metric=name,
                 filter=filter_name,
                 value=_finite(aggregate(values)),
-                stderr=_finite(error(values)) if error is not None else None,
+                stderr=_stderr(error, values) if error is not None else None,
                 higher_is_better=described.higher_is_better if described else True,
                 aggregation=described.aggregation if described else "mean",
                 items=len(values),
@@ -159,6 +163,24 @@ def _choices(built: BuiltTask, item: Item) -> list[str]:
 def _target(built: BuiltTask, item: Item) -> str:
     target = built.task.doc_to_target(item.doc)
     return target if isinstance(target, str) else json.dumps(target, default=str, ensure_ascii=False)
+
+
+def _stderr(error: Callable[[Sequence[Any]], Any], values: Sequence[Any]) -> float | None:
+    """lm-eval's standard error, in this process.
+
+    lm-eval bootstraps in a pool of forked processes; forking a process whose threads hold locks, as torch's do, can
+    hang for ever. Its own switch for a single process gives the same numbers. It also prints what it does.
+    """
+    before = os.environ.get(_ONE_PROCESS)
+    os.environ[_ONE_PROCESS] = "1"
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            return _finite(error(values))
+    finally:
+        if before is None:
+            del os.environ[_ONE_PROCESS]
+        else:
+            os.environ[_ONE_PROCESS] = before
 
 
 def _finite(value: Any) -> float | None:

@@ -494,3 +494,18 @@ def test_names_that_differ_never_share_a_file(tmp_path: Path) -> None:
     names = ["a::b", "a__b", "a/b", "A__b", "a b", "arc_easy"]
     assert len({str(folder.records("base", name)).lower() for name in names}) == len(names)
     assert folder.records("base", "arc_easy").name == "arc_easy.parquet"
+
+
+def test_standard_errors_fork_no_process(
+    run: Run, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import multiprocessing
+
+    monkeypatch.setattr(multiprocessing, "Pool", _never)
+    out = tmp_path / "out"
+    code, printed = run("run", suite, "--out", out, "--limit", 3, "--only", "base", "--only", "test_last_word")
+    assert code == 0, printed
+    assert "bootstrapping" not in printed
+    cell = read_results(out).cell("base", "test_last_word")
+    assert cell is not None
+    assert next(score for score in cell.scores if score.metric == "perplexity").stderr is not None
