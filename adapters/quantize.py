@@ -10,6 +10,7 @@ from torch import nn
 from transformers import BitsAndBytesConfig, PreTrainedModel
 
 from ..errors import UserError
+from .base import LoadedBase, clone_to
 from .spec import QuantizationSpec
 
 
@@ -86,6 +87,19 @@ def quantize(model: PreTrainedModel, config: BitsAndBytesConfig, device: torch.d
     setattr(model, "is_loaded_in_4bit" if config.load_in_4bit else "is_loaded_in_8bit", True)
     keep_cpu_weights(model)
     return model.eval()
+
+
+def copy_of(base: LoadedBase, quantization: QuantizationSpec | None, device: torch.device) -> PreTrainedModel:
+    """A copy of the base on `device`, in its own precision or quantised; what variants and training start from.
+
+    Raises:
+        UserError: when the quantisation cannot be made of this base.
+    """
+    if quantization is None:
+        return clone_to(base.model, device)
+    config = bnb_config(quantization, base.dtype)
+    replaced = {id(module.weight) for module in quantizable(base.model, config).values()}
+    return quantize(clone_to(base.model, device, share=replaced), config, device)
 
 
 def dequantize(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:

@@ -20,10 +20,10 @@ import torch
 from ..errors import UserError
 from ..files import sha256_file, sha256_json, write_text
 from .adapter_files import AdapterFiles, read_adapter
-from .base import LoadedBase, clone_to
+from .base import LoadedBase
 from .bundled import cache_dir
 from .identity import base_parts, tokenizer_hash, version
-from .quantize import bnb_config, quantizable, quantize
+from .quantize import copy_of
 from .recipe import Recipe, data_file, find_recipe, read_examples, read_recipe
 
 _log = logging.getLogger(__name__)
@@ -184,7 +184,7 @@ def _trainer(
     with _refused(recipe):
         config = SFTConfig(**settings)
         lora = LoraConfig(**{"task_type": "CAUSAL_LM", **recipe.lora})
-    model = _training_model(recipe, base, device)
+    model = copy_of(base, recipe.quantization, device)
     torch.manual_seed(seed)
     with _refused(recipe):
         trainer = CompletionTrainer(
@@ -212,11 +212,3 @@ def _refused(recipe: Recipe) -> Iterator[None]:
     except (TypeError, ValueError) as error:
         text = " ".join(str(error).split())[:300]
         raise UserError(f"the libraries refuse its settings: {text}", where=f"recipe {recipe.name}") from error
-
-
-def _training_model(recipe: Recipe, base: LoadedBase, device: torch.device) -> Any:
-    if recipe.quantization is None:
-        return clone_to(base.model, device)
-    config = bnb_config(recipe.quantization, base.dtype)
-    replaced = {id(module.weight) for module in quantizable(base.model, config).values()}
-    return quantize(clone_to(base.model, device, share=replaced), config, device)

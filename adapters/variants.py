@@ -15,10 +15,10 @@ from ..errors import UserError
 from ..files import sha256_json
 from .adapter_files import AdapterFiles
 from .attach import attach
-from .base import LoadedBase, clone_to, load_tokenizer
+from .base import LoadedBase, load_tokenizer
 from .identity import base_parts, variant_parts
 from .merge import merge
-from .quantize import bnb_config, dequantize, quantizable, quantize
+from .quantize import bnb_config, copy_of, dequantize, quantize
 from .spec import QuantizationSpec, VariantSpec
 
 
@@ -95,14 +95,14 @@ class VariantFactory:
         quantization = self._quantizations[spec.quantization] if spec.quantization else None
         model: nn.Module
         if adapter is None:
-            model = self._quantized(quantization) if quantization else self._plain()
+            model = self._copy(quantization)
         elif spec.merge == "none":
-            model = self._attached(spec, self._quantized(quantization) if quantization else self._plain(), adapter)
+            model = self._attached(spec, self._copy(quantization), adapter)
         elif spec.merge == "dequantized" and quantization is not None:
-            plain = dequantize(self._quantized(quantization), self.base.dtype)
+            plain = dequantize(self._copy(quantization), self.base.dtype)
             model = merge(self._attached(spec, plain, adapter), adapter)
         else:
-            model = merge(self._attached(spec, self._plain(), adapter), adapter)
+            model = merge(self._attached(spec, self._copy(), adapter), adapter)
             if quantization is not None:
                 model = quantize(model, bnb_config(quantization, self.base.dtype), self.device)
         return Variant(spec, model, self.tokenizer(spec), time.perf_counter() - started)
@@ -119,13 +119,8 @@ class VariantFactory:
             )
         return attached
 
-    def _plain(self) -> PreTrainedModel:
-        return clone_to(self.base.model, self.device)
-
-    def _quantized(self, quantization: QuantizationSpec) -> PreTrainedModel:
-        config = bnb_config(quantization, self.base.dtype)
-        replaced = {id(module.weight) for module in quantizable(self.base.model, config).values()}
-        return quantize(clone_to(self.base.model, self.device, share=replaced), config, self.device)
+    def _copy(self, quantization: QuantizationSpec | None = None) -> PreTrainedModel:
+        return copy_of(self.base, quantization, self.device)
 
 
 def _own_tokenizer(adapter: AdapterFiles, base: LoadedBase) -> PreTrainedTokenizerBase:
