@@ -7,15 +7,17 @@ more (tokens, cuts, why a generation stopped) and lets nothing finished be lost.
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
-from lm_eval.models.utils import has_bos_prefix
-from lm_eval.utils import get_rolling_token_windows, make_disjoint_window
 
+from .requests import Encoder, Pair, ScoringRequests, fit
 from .response import Response
+
+Prepared = dict[Any, ScoringRequests]  # requests that were encoded before, by what they are
 
 
 class Engine(TemplateLM):
@@ -25,17 +27,22 @@ class Engine(TemplateLM):
         model: a transformers causal LM, or a `PeftModel` around one, in evaluation mode.
         tokenizer: its tokenizer, with a padding token.
         max_length: the context in tokens; default: what the model's configuration says.
+        prepared: where encoded requests and their plans are kept; engines of one tokenizer may share one.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, max_length: int | None = None) -> None:
+    def __init__(
+        self, model: Any, tokenizer: Any, *, max_length: int | None = None, prepared: Prepared | None = None
+    ) -> None:
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
+        self.encoder = Encoder(tokenizer, self.prefix_token_id)
+        self._prepared: Prepared = {} if prepared is None else prepared
         self.max_length = (max_length or context_length(model.config, tokenizer)) - virtual_tokens(model)
 
     @abc.abstractmethod
-    def score(self, requests: Sequence[tuple[list[int], list[int]]]) -> Iterator[tuple[int, Response]]:
-        """Score continuations: (context, continuation) token lists -> (index, response), in any order."""
+    def score_all(self, requests: ScoringRequests) -> Iterator[tuple[int, Response]]:
+        """Score every item of `requests`: (index, response), in any order."""
 
     @abc.abstractmethod
     def generate(self, requests: Sequence[tuple[str, dict[str, Any], int]]) -> Iterator[tuple[int, Response]]:
@@ -60,15 +67,40 @@ class Engine(TemplateLM):
             raise ValueError(f"one request type at a time, not {sorted(kinds)}")
         kind = kinds.pop()
         if kind == "loglikelihood":
-            yield from self.score([self._pair(*request.args) for request in requests])
+            yield from self.score_all(self.prepare(kind, [request.args for request in requests]))
         elif kind == "loglikelihood_rolling":
-            yield from self._rolling([request.args[0] for request in requests])
+            yield from self._rolling([request.args for request in requests])
         elif kind == "generate_until":
             given = seeds if seeds is not None else range(len(requests))
             prompts = [(*request.args[:2], seed) for request, seed in zip(requests, given, strict=True)]
             yield from self.generate(prompts)
         else:
             raise ValueError(f"unknown request type {kind!r}")
+
+    def score(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Response]]:
+        """Score continuations: (context, continuation) token lists -> (index, response), in any order."""
+        yield from self.score_all(self._fitted(enumerate(pairs)))
+
+    def prepare(self, kind: str, arguments: Sequence[tuple[Any, ...]]) -> ScoringRequests:
+        """The requests as tokens, encoded and planned once for all engines that share `prepared`.
+
+        Args:
+            kind: `loglikelihood` or `loglikelihood_rolling`.
+            arguments: of lm-eval's instances: (context, continuation), or (text,).
+        """
+        key = (kind, self.max_length, tuple(arguments))
+        if key not in self._prepared:
+            if kind == "loglikelihood":
+                self._prepared[key] = self._fitted(enumerate(self.encoder.pairs([(a[0], a[1]) for a in arguments])))
+            else:
+                texts = [a[0] for a in arguments]
+                self._prepared[key] = self._fitted(self.encoder.windows(texts, self.max_length))
+        return self._prepared[key]
+
+    def _fitted(self, pairs: Iterable[tuple[int, Pair]]) -> ScoringRequests:
+        numbered = list(pairs)
+        items = [fit(context, continuation, self.max_length) for _, (context, continuation) in numbered]
+        return ScoringRequests(items, [owner for owner, _ in numbered])
 
     def warm_up(self) -> None:
         """One forward and one short generation, thrown away: what a device does only once is no part of a timing."""
@@ -119,41 +151,19 @@ class Engine(TemplateLM):
         return str(self.tokenizer.name_or_path).replace("/", "__")
 
     def tok_encode(self, string: str, add_special_tokens: bool | None = None, **kwargs: Any) -> list[int]:
-        if add_special_tokens is None and has_bos_prefix(string, self.tokenizer.decode(self.prefix_token_id)):
-            add_special_tokens = False
-        special = {} if add_special_tokens is None else {"add_special_tokens": add_special_tokens}
-        return list(self.tokenizer.encode(string, **special))
+        return self.encoder.encode([string], special=add_special_tokens)[0]
 
     def apply_chat_template(self, chat_history: list[dict[str, str]], add_generation_prompt: bool = True) -> str:
         return render_chat(self.tokenizer, chat_history, add_generation_prompt)
 
-    def _pair(self, context: str, continuation: str) -> tuple[list[int], list[int]]:
-        if context:
-            return self._encode_pair(context, continuation)
-        tokens = self.tok_encode(continuation, add_special_tokens=False)
-        if tokens and tokens[0] == self.prefix_token_id:
-            return tokens[:1], tokens[1:]
-        return [self.prefix_token_id], tokens
-
-    def _rolling(self, texts: Sequence[str]) -> Iterator[tuple[int, Response]]:
-        windows: list[tuple[list[int], list[int]]] = []
-        owners: list[int] = []
-        for position, text in enumerate(texts):
-            cut = get_rolling_token_windows(
-                token_list=self.tok_encode(text),
-                prefix_token=self.prefix_token_id,
-                max_seq_len=self.max_length,
-                context_len=1,
-            )
-            for window in map(make_disjoint_window, cut):
-                windows.append(window)
-                owners.append(position)
-        waiting = {position: owners.count(position) for position in set(owners)}
-        parts: dict[int, list[tuple[int, Response]]] = {position: [] for position in range(len(texts))}
+    def _rolling(self, arguments: Sequence[tuple[Any, ...]]) -> Iterator[tuple[int, Response]]:
+        windows = self.prepare("loglikelihood_rolling", arguments)
+        waiting = Counter(windows.owners)
+        parts: dict[int, list[tuple[int, Response]]] = {position: [] for position in range(len(arguments))}
         for position in parts.keys() - waiting.keys():  # an empty text has no window
             yield position, Response(tokens=0, truncated=0, loglikelihood=0.0, is_greedy=True)
-        for index, response in self.score(windows):
-            owner = owners[index]
+        for index, response in self.score_all(windows):
+            owner = windows.owners[index]
             parts[owner].append((index, response))
             if len(parts[owner]) == waiting[owner]:
                 yield owner, _joined([r for _, r in sorted(parts.pop(owner), key=lambda part: part[0])])

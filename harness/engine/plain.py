@@ -13,8 +13,10 @@ from lm_eval.models.utils import has_bos_prefix, normalize_gen_kwargs
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from ...errors import UserError
-from .base import Engine, virtual_tokens
+from .base import Engine, Prepared, virtual_tokens
+from .requests import ScoringRequests
 from .response import Response
+from .tree import Scored
 
 _T = TypeVar("_T")
 _DEFAULT_MAX_GEN_TOKS = 256  # lm-eval's own default
@@ -28,10 +30,19 @@ class PlainEngine(Engine):
         tokenizer: its tokenizer, with a padding token.
         max_length: the context in tokens; default: the model's own.
         batch_tokens: tokens of one forward, padding counted; halves itself when memory runs out.
+        prepared: see :class:`Engine`.
     """
 
-    def __init__(self, model: Any, tokenizer: Any, *, max_length: int | None = None, batch_tokens: int = 4096) -> None:
-        super().__init__(model, tokenizer, max_length=max_length)
+    def __init__(
+        self,
+        model: Any,
+        tokenizer: Any,
+        *,
+        max_length: int | None = None,
+        batch_tokens: int = 4096,
+        prepared: Prepared | None = None,
+    ) -> None:
+        super().__init__(model, tokenizer, max_length=max_length, prepared=prepared)
         self.batch_tokens = batch_tokens
 
     @property
@@ -44,31 +55,19 @@ class PlainEngine(Engine):
 
     # ---- scoring
 
-    def score(self, requests: Sequence[tuple[list[int], list[int]]]) -> Iterator[tuple[int, Response]]:
-        cut = [self._fit(context, continuation) for context, continuation in requests]
-        order = sorted(range(len(cut)), key=lambda i: (-len(cut[i][0]), cut[i][0]))
-        yield from self._batched(order, lambda i: len(cut[i][0]), lambda batch: self._score_batch(batch, cut))
-
-    def _fit(self, context: list[int], continuation: list[int]) -> tuple[list[int], list[int], int]:
-        """(input tokens, the tokens scored, tokens cut from the left) of one request, as lm-eval cuts it.
-
-        lm-eval itself fails on a continuation longer than the context; here its last tokens are scored and the cut
-        is counted.
-        """
-        if not context or not continuation:
-            raise ValueError("a request needs at least one context token and one continuation token")
-        whole = context + continuation
-        kept = whole[-(self.max_length + 1) :]
-        return kept[:-1], continuation[-(len(kept) - 1) :], len(whole) - len(kept)
+    def score_all(self, requests: ScoringRequests) -> Iterator[tuple[int, Response]]:
+        items = requests.items
+        order = sorted(range(len(items)), key=lambda i: (-len(items[i].inputs), items[i].inputs))
+        yield from self._batched(order, lambda i: len(items[i].inputs), lambda batch: self._score_batch(batch, items))
 
     @torch.inference_mode()
-    def _score_batch(self, batch: list[int], cut: list[tuple[list[int], list[int], int]]) -> list[tuple[int, Response]]:
-        longest = max(len(cut[i][0]) for i in batch)
+    def _score_batch(self, batch: list[int], items: Sequence[Scored]) -> list[tuple[int, Response]]:
+        longest = max(len(items[i].inputs) for i in batch)
         tokens = torch.zeros(len(batch), longest, dtype=torch.long)
         for row, i in enumerate(batch):
-            tokens[row, : len(cut[i][0])] = torch.tensor(cut[i][0])
+            tokens[row, : len(items[i].inputs)] = torch.tensor(items[i].inputs)
         # The earliest position that any row scores: nothing before it goes through the LM head.
-        first = min(len(cut[i][0]) - len(cut[i][1]) for i in batch)
+        first = min(len(items[i].inputs) - len(items[i].targets) for i in batch)
         keep = longest - first
         # By index, counted from the end (virtual tokens may stand in front): a slice would not be contiguous, and on a
         # CPU the bfloat16 product with the head is then some seventy times slower.
@@ -77,23 +76,12 @@ class PlainEngine(Engine):
         logits = self.model(input_ids=tokens.to(self.device), logits_to_keep=kept, use_cache=False).logits
         found = []
         for row, i in enumerate(batch):
-            inputs, continuation, lost = cut[i]
-            end = len(inputs) - first
-            rows = logits[row, end - len(continuation) : end].float()
-            target = torch.tensor(continuation, device=rows.device)
+            item = items[i]
+            end = len(item.inputs) - first
+            rows = logits[row, end - len(item.targets) : end].float()
+            target = torch.tensor(item.targets, device=rows.device)
             chosen = torch.log_softmax(rows, dim=-1).gather(1, target[:, None]).sum()
-            found.append(
-                (
-                    i,
-                    Response(
-                        tokens=len(continuation),
-                        truncated=lost,
-                        tokens_in=len(inputs),
-                        loglikelihood=float(chosen),
-                        is_greedy=bool((rows.argmax(dim=-1) == target).all()),
-                    ),
-                )
-            )
+            found.append((i, item.answered(float(chosen), bool((rows.argmax(dim=-1) == target).all()))))
         return found
 
     # ---- generation

@@ -1,0 +1,121 @@
+"""The tree engine: every shared prefix computed once, no padding, the head over scored positions alone."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+from .attention import TreeUnsupportedError, kernels_for, over, tree_attention
+from .fused import fused_activations
+from .head import Head, by_row
+from .plain import PlainEngine
+from .requests import ScoringRequests
+from .response import Response
+from .shape import TreeShape
+from .tree import Forward, Plan
+
+Run = Callable[[Forward], tuple[torch.Tensor, torch.Tensor]]
+
+
+class TreeEngine(PlainEngine):
+    """Scores by packed prefix trees; generates as the plain engine does.
+
+    A model that trees turn out not to serve is scored the plain way from there on, and :attr:`fallback` says why; see
+    also :func:`phibench.harness.engine.support.why_not_trees`, which finds out beforehand.
+    """
+
+    fallback: str | None = None
+
+    def score_all(self, requests: ScoringRequests) -> Iterator[tuple[int, Response]]:
+        done: set[int] = set()
+        if self.fallback is None:
+            try:
+                for i, response in self._by_trees(requests):
+                    done.add(i)
+                    yield i, response
+            except TreeUnsupportedError as error:
+                self.fallback = str(error)
+        if self.fallback is not None and len(done) < len(requests.items):
+            missing = [i for i in range(len(requests.items)) if i not in done]
+            rest = ScoringRequests([requests.items[i] for i in missing], missing)
+            for i, response in super().score_all(rest):
+                yield missing[i], response
+
+    def _by_trees(self, requests: ScoringRequests) -> Iterator[tuple[int, Response]]:
+        plan = requests.plan
+        ranges = deque(plan.ranges(self.batch_tokens))
+        under_way: tuple[Forward, torch.Tensor, torch.Tensor] | None = None
+        with self._decoder() as run:
+            while ranges:
+                first, last = ranges[0]
+                forward = plan.forward(first, last)
+                found = _unless_out_of_memory(run, forward)
+                # Read the forward before only now: the device has the next to work on meanwhile.
+                if under_way is not None:
+                    yield from _answers(plan, requests, *under_way)
+                    under_way = None
+                if found is None and last - first > 1:
+                    self.batch_tokens = max(1, len(forward.tokens) // 2)
+                    ranges = deque(plan.ranges(self.batch_tokens, first))
+                    continue
+                under_way = (forward, *(found or run(forward)))
+                ranges.popleft()
+            if under_way is not None:
+                yield from _answers(plan, requests, *under_way)
+
+    @contextmanager
+    def _decoder(self) -> Iterator[Run]:
+        """The model, ready to take packed trees; its own again afterwards."""
+        causal = causal_of(self.model)
+        head = Head(causal)
+        kernels = kernels_for(self.device, self.model.dtype)
+
+        @torch.inference_mode()
+        def run(forward: Forward) -> tuple[torch.Tensor, torch.Tensor]:
+            shape = TreeShape(forward, self.device, kernels=kernels)
+            output, hidden = decode(causal, forward, shape)
+            return head.score(hidden, forward, output)
+
+        with tree_attention(causal), fused_activations(causal):
+            yield run
+
+
+def causal_of(model: Any) -> Any:
+    """The transformers model in a `PeftModel`, or the model itself."""
+    return model.get_base_model() if hasattr(model, "get_base_model") else model
+
+
+def decode(causal: Any, forward: Forward, shape: TreeShape) -> tuple[Any, torch.Tensor]:
+    """One forward through the decoder: (what it returned, the last hidden states [T, width])."""
+    tokens, positions = (torch.from_numpy(a).to(shape.device)[None] for a in (forward.tokens, forward.positions))
+    with over(shape):
+        output = causal.base_model(input_ids=tokens, position_ids=positions, use_cache=False)
+    return output, output.last_hidden_state[0]
+
+
+def _unless_out_of_memory(run: Run, forward: Forward) -> tuple[torch.Tensor, torch.Tensor] | None:
+    try:
+        return run(forward)
+    except torch.OutOfMemoryError:
+        pass
+    torch.cuda.empty_cache()  # outside of the handler, which holds on to what the forward had made
+    return None
+
+
+def _answers(
+    plan: Plan, requests: ScoringRequests, forward: Forward, log_probs: torch.Tensor, best: torch.Tensor
+) -> Iterator[tuple[int, Response]]:
+    """Every request that a forward answered."""
+    order = by_row(forward)
+    values, greedy = np.empty(len(order)), np.empty(len(order), dtype=bool)
+    values[order], greedy[order] = log_probs.cpu().numpy(), best.cpu().numpy()
+    sums = np.add.reduceat(values, forward.owner_start[:-1])
+    all_greedy = np.logical_and.reduceat(greedy, forward.owner_start[:-1])
+    for owner, total, is_greedy in zip(forward.owners, sums.tolist(), all_greedy.tolist(), strict=True):
+        for i in plan.members[owner]:
+            yield i, requests.items[i].answered(total, is_greedy)

@@ -1,0 +1,289 @@
+"""The plan of a scoring pass: sequences as prefix trees, cut into forwards by a token budget. numpy alone, no torch.
+
+A plan is made once for a set of requests and asked of every variant that shares the tokenizer. Sequences are sorted, so
+that a prefix tree is no more than the sorted list and, for each entry, how many tokens it shares with the one before:
+any run of entries is a forward, whose tokens stand depth first and whose prefixes are there once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from .response import Response
+
+Ints = npt.NDArray[np.int64]
+
+# A shared prefix is kept as one node where it saves this share of its subtree's tokens; each level of sharing costs
+# another pass of attention over all tokens below it.
+MIN_SAVING = 0.05
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What one request asks of the model.
+
+    Raises:
+        ValueError: when there is nothing to feed or nothing to score.
+    """
+
+    inputs: Sequence[int]  # the tokens fed
+    targets: Sequence[int]  # the tokens scored: what the last `len(targets)` positions of the inputs should say next
+    truncated: int = 0  # tokens cut from the left to fit the context
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.targets) <= len(self.inputs):
+            raise ValueError("a request needs at least one context token and one continuation token")
+
+    def answered(self, loglikelihood: float, is_greedy: bool) -> Response:
+        """The response to this request: nats, and whether each target is what greedy decoding would say."""
+        return Response(
+            tokens=len(self.targets),
+            truncated=self.truncated,
+            tokens_in=len(self.inputs),
+            loglikelihood=loglikelihood,
+            is_greedy=is_greedy,
+        )
+
+
+@dataclass(frozen=True)
+class Forward:
+    """One packed forward: the tokens of a run of sequences, depth first, and what is read off it."""
+
+    tokens: Ints  # [T]
+    positions: Ints  # [T], each token's place in its own sequence
+    node_start: Ints  # [N], where each node's tokens start; node n's end where node n + 1's start
+    node_parent: Ints  # [N], -1 for a root
+    subtree_end: Ints  # [N], where the tokens of the node and all nodes below it end
+    rows: Ints  # [S], distinct positions whose next token is scored, ascending
+    target_row: Ints  # [P], for each scored token its entry in `rows`
+    targets: Ints  # [P]
+    owners: Ints  # [R], numbers of the plan's sequences
+    owner_start: Ints  # [R + 1], where each owner's scored tokens start
+
+    @cached_property
+    def node_end(self) -> Ints:
+        """[N], where each node's own tokens end."""
+        return np.append(self.node_start[1:], len(self.tokens))
+
+    @cached_property
+    def node_level(self) -> Ints:
+        """[N], how many ancestors a node has."""
+        level = np.zeros(len(self.node_parent), dtype=np.int64)
+        for node, parent in enumerate(self.node_parent):  # parents stand before their children
+            if parent >= 0:
+                level[node] = level[parent] + 1
+        return level
+
+    @cached_property
+    def longest(self) -> int:
+        """The length in tokens of the longest sequence."""
+        return int(self.positions.max()) + 1
+
+
+class Plan:
+    """Requests as sorted, distinct sequences with the prefix that each shares with the one before.
+
+    Args:
+        requests: what to score, in any order; the plan does not depend on it.
+        share: whether prefixes are shared at all (for comparison).
+    """
+
+    def __init__(self, requests: Sequence[Scored], *, share: bool = True) -> None:
+        self.request_count = len(requests)
+        keys: dict[tuple[bytes, bytes], int] = {}
+        members: list[list[int]] = []  # the requests that ask the same
+        for number, request in enumerate(requests):
+            # Big-endian, so that bytes sort as their tokens do.
+            key = _bytes(request.inputs), _bytes(request.targets)
+            found = keys.setdefault(key, len(members))
+            if found == len(members):
+                members.append([])
+            members[found].append(number)
+        order = sorted(keys)
+        self.members = [members[keys[key]] for key in order]
+        self._inputs = [np.frombuffer(inputs, dtype=">u4") for inputs, _ in order]
+        self._targets = [np.frombuffer(targets, dtype=">u4") for _, targets in order]
+        self.lengths = np.array([len(inputs) for inputs in self._inputs], dtype=np.int64)
+        common = np.zeros(len(order), dtype=np.int64)
+        if share:
+            for i in range(1, len(order)):
+                common[i] = _common(self._inputs[i - 1], self._inputs[i])
+            self.shared = _worthwhile(self.lengths, common)
+        else:
+            self.shared = common
+        self._built: dict[tuple[int, int], Forward] = {}
+
+    def __len__(self) -> int:
+        return len(self.lengths)
+
+    @property
+    def tokens(self) -> int:
+        """Tokens of all sequences when every prefix worth sharing is fed once."""
+        return int((self.lengths - self.shared).sum())
+
+    def ranges(self, budget: int, start: int = 0) -> list[tuple[int, int]]:
+        """Cut the sequences from `start` on into forwards of at most `budget` tokens, one sequence at least.
+
+        A prefix that two forwards share is fed in both; so a cut is moved forward, by an eighth of the budget at most,
+        to where the least is shared.
+        """
+        found = []
+        while start < len(self):
+            # Tokens of the forward that starts here and ends with sequence i.
+            new = (self.lengths - self.shared)[start : start + budget + 1].copy()
+            new[0] = self.lengths[start]
+            filled = np.cumsum(new)
+            end = start + max(1, int(np.searchsorted(filled, budget, side="right")))
+            if end < len(self):
+                first = start + max(1, int(np.searchsorted(filled, budget - budget // 8, side="right")))
+                first = min(first, end)
+                shared = self.shared[first : end + 1]
+                end = first + len(shared) - 1 - int(np.argmin(shared[::-1]))
+            found.append((start, end))
+            start = end
+        return found
+
+    def forward(self, start: int, end: int) -> Forward:
+        """The forward of the sequences from `start` to before `end`; built once."""
+        key = (start, end)
+        if key not in self._built:
+            self._built[key] = self._build(start, end)
+        return self._built[key]
+
+    def _build(self, start: int, end: int) -> Forward:
+        shared = self.shared[start:end].copy()
+        shared[0] = 0
+        lengths = self.lengths[start:end]
+        offsets = np.concatenate([[0], np.cumsum(lengths - shared)])
+        total = int(offsets[-1])
+        tokens = np.empty(total, dtype=np.int64)
+        positions = np.empty(total, dtype=np.int64)
+        before = np.arange(-1, total - 1, dtype=np.int64)  # the token before each one in its own sequence
+        path = np.empty(int(lengths.max()), dtype=np.int64)  # where the current sequence's tokens stand
+        scored, targets = [], []
+        for i, (length, common) in enumerate(zip(lengths.tolist(), shared.tolist(), strict=True)):
+            here, there = int(offsets[i]), int(offsets[i + 1])
+            tokens[here:there] = self._inputs[start + i][common:]
+            positions[here:there] = np.arange(common, length)
+            path[common:length] = np.arange(here, there)
+            if there > here:
+                before[here] = path[common - 1] if common else -1
+            wanted = self._targets[start + i]
+            scored.append(path[length - len(wanted) : length].copy())
+            targets.append(wanted)
+        rows, target_row = np.unique(np.concatenate(scored), return_inverse=True)
+        counts = [len(wanted) for wanted in targets]
+        return Forward(
+            tokens,
+            positions,
+            *_nodes(before),
+            rows=rows,
+            target_row=target_row.reshape(-1).astype(np.int64),
+            targets=np.concatenate(targets).astype(np.int64),
+            owners=np.arange(start, end, dtype=np.int64),
+            owner_start=np.concatenate([[0], np.cumsum(counts)]).astype(np.int64),
+        )
+
+
+def _bytes(tokens: Sequence[int]) -> bytes:
+    return np.asarray(tokens, dtype=">u4").tobytes()
+
+
+def _common(a: npt.NDArray[np.uint32], b: npt.NDArray[np.uint32]) -> int:
+    """How many tokens two sequences share from the left."""
+    size = min(len(a), len(b))
+    differs = a[:size] != b[:size]
+    first = int(differs.argmax()) if size else 0
+    return first if size and differs[first] else size
+
+
+def _worthwhile(lengths: Ints, common: Ints) -> Ints:
+    """Drop the sharing that does not pay: what each sorted sequence shares with the one before, in kept nodes alone.
+
+    A node of the prefix tree is a run of sequences with a prefix in common. Going down from the root, a node is kept
+    where computing its tokens once saves `MIN_SAVING` of the tokens below it; else its tokens go to its children.
+    """
+    # Nodes as a tree of intervals: a stack of open ones, closed where the common prefix gets shorter.
+    depth: list[int] = []  # tokens from the root to the node's end
+    splits: list[list[int]] = []  # the sequences that start another child of the node
+    tokens: list[int] = []  # of the subtree, beyond the node's own end
+    children: list[list[int]] = []
+    roots: list[int] = []
+    open_nodes: list[int] = []
+
+    def close(node: int, above: int) -> None:
+        """The node's subtree is complete; `above` is the depth of what it hangs from."""
+        tokens[node] += depth[node] - above
+
+    fed = np.append(common[1:], 0)
+    for i, length in enumerate(lengths.tolist()):
+        here, ahead = int(common[i]), int(fed[i])
+        # The sequence's own tokens hang from the deeper of its two neighbours' nodes.
+        while open_nodes and depth[open_nodes[-1]] > here:
+            node = open_nodes.pop()
+            parent_depth = max(here, depth[open_nodes[-1]] if open_nodes else 0)
+            close(node, parent_depth)
+            if open_nodes and depth[open_nodes[-1]] == parent_depth:
+                children[open_nodes[-1]].append(node)
+                tokens[open_nodes[-1]] += tokens[node]
+            elif parent_depth > 0:  # a shallower node that starts where this one did
+                depth.append(parent_depth)
+                splits.append([])
+                tokens.append(tokens[node])
+                children.append([node])
+                open_nodes.append(len(depth) - 1)
+            else:
+                roots.append(node)
+        if here > 0:
+            splits[open_nodes[-1]].append(i)
+        if ahead > (depth[open_nodes[-1]] if open_nodes else 0):
+            depth.append(ahead)
+            splits.append([])
+            tokens.append(0)
+            children.append([])
+            open_nodes.append(len(depth) - 1)
+        if open_nodes:
+            tokens[open_nodes[-1]] += length - max(here, ahead)
+    while open_nodes:
+        node = open_nodes.pop()
+        close(node, depth[open_nodes[-1]] if open_nodes else 0)
+        if open_nodes:
+            children[open_nodes[-1]].append(node)
+            tokens[open_nodes[-1]] += tokens[node]
+        else:
+            roots.append(node)
+    kept = np.zeros_like(common)
+    waiting = [(root, 0) for root in roots]
+    while waiting:
+        node, above = waiting.pop()
+        # One child fewer than it has branches: every further branch would feed the tokens again.
+        saves = (depth[node] - above) * len(splits[node])
+        if saves >= MIN_SAVING * tokens[node]:
+            above = depth[node]
+        kept[splits[node]] = above
+        waiting += [(child, above) for child in children[node]]
+    return kept
+
+
+def _nodes(before: Ints) -> tuple[Ints, Ints, Ints]:
+    """Join the tokens of chains into nodes: (start, parent, end of subtree) of each."""
+    total = len(before)
+    followers = np.bincount(before[before >= 0], minlength=total)
+    starts = before != np.arange(-1, total - 1)
+    starts[0] = True
+    starts[1:] |= followers[:-1] > 1
+    node_start = np.flatnonzero(starts)
+    node_of = np.cumsum(starts) - 1
+    parent_token = before[node_start]
+    node_parent = np.where(parent_token >= 0, node_of[parent_token], -1)
+    subtree_end = np.append(node_start[1:], total)
+    for node in range(len(node_start) - 1, -1, -1):
+        parent = node_parent[node]
+        if parent >= 0 and subtree_end[node] > subtree_end[parent]:
+            subtree_end[parent] = subtree_end[node]
+    return node_start, node_parent, subtree_end
