@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -18,7 +18,7 @@ class Head:
     """A causal model's head, with whatever the model does to its logits (scaling, soft-capping) kept.
 
     Args:
-        causal: a transformers causal LM whose `base_model` gives the hidden states.
+        causal: a transformers causal LM whose decoder gives the hidden states.
     """
 
     def __init__(self, causal: Any) -> None:
@@ -43,7 +43,7 @@ class Head:
         places = torch.from_numpy(sorted_rows).to(hidden.device)
         chosen = hidden[torch.from_numpy(forward.rows).to(hidden.device)]
         found, best = [], []
-        with self._fed(output) as logits_of:
+        with self.fed(output) as logits_of:
             step = self._rows_of or self._chunk(logits_of, chosen)
             for start in range(0, len(chosen), step):
                 logits = logits_of(chosen[start : start + step])
@@ -54,15 +54,19 @@ class Head:
                 best.append(logits.argmax(dim=-1)[here] == wanted)
         return torch.cat(found), torch.cat(best)
 
-    def _chunk(self, logits_of: Any, chosen: torch.Tensor) -> int:
+    def _chunk(self, logits_of: Callable[[torch.Tensor], torch.Tensor], chosen: torch.Tensor) -> int:
         vocabulary = logits_of(chosen[:1]).shape[-1]
         self._rows_of = max(1, _CHUNK_BYTES.get(chosen.device.type, 2**26) // (4 * vocabulary))
         return self._rows_of
 
     @contextmanager
-    def _fed(self, output: Any) -> Iterator[Any]:
-        """The model's own forward, with the decoder in it answering the hidden states that it is given."""
-        decoder = self._causal.base_model
+    def fed(self, output: Any) -> Iterator[Callable[[torch.Tensor], torch.Tensor]]:
+        """Hidden states [n, width] -> logits [n, vocabulary]: the model's own forward, its decoder answering with them.
+
+        Args:
+            output: what the decoder returned before; it is made to return the same kind.
+        """
+        decoder = self._causal.get_decoder()
         given: list[torch.Tensor] = []
         decoder.forward = lambda *args, **kwargs: type(output)(last_hidden_state=given[0][None])
 

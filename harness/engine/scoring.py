@@ -94,7 +94,7 @@ def decode(causal: Any, forward: Forward, shape: TreeShape) -> tuple[Any, torch.
     """One forward through the decoder: (what it returned, the last hidden states [T, width])."""
     tokens, positions = (torch.from_numpy(a).to(shape.device)[None] for a in (forward.tokens, forward.positions))
     with over(shape):
-        output = causal.base_model(input_ids=tokens, position_ids=positions, use_cache=False)
+        output = causal.get_decoder()(input_ids=tokens, position_ids=positions, use_cache=False)
     return output, output.last_hidden_state[0]
 
 

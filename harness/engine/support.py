@@ -1,0 +1,117 @@
+"""Whether prefix trees serve a model: found out by trying, before the first request."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import torch
+
+from .attention import kernels_for, tree_attention
+from .base import virtual_tokens
+from .head import Head
+from .scoring import causal_of, decode
+from .shape import TreeShape
+from .tree import Forward, Plan, Scored
+
+_TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3, torch.float16: 2e-2, torch.bfloat16: 6e-2}
+
+
+@torch.inference_mode()
+def why_not_trees(model: Any) -> str | None:
+    """Why a model has to be scored the plain way; None when trees give what it gives by itself.
+
+    A small tree goes through the model packed, and each of its sequences by itself in the model's own way. Trees serve
+    it if the hidden states agree; how far they would be off if tokens saw what they should not is measured beside it,
+    so that a model which hardly looks at its context is not taken for one that agrees.
+
+    Args:
+        model: a causal LM, or a `PeftModel` around one, in evaluation mode, on its device.
+    """
+    config = getattr(model, "active_peft_config", None)
+    if virtual_tokens(model):
+        return "its adapter puts virtual tokens before the input"
+    if getattr(config, "alora_invocation_tokens", None):
+        return "its adapter starts at tokens that are looked for in each input"
+    causal = causal_of(model)
+    decoder = causal.get_decoder()
+    if decoder is None or decoder is causal:
+        return "its decoder does not stand apart from its head"
+    if not getattr(causal, "_supports_attention_backend", False) and not causal._can_set_attn_implementation():
+        return "its attention does not go through transformers' registry"
+    plan = _small_tree(causal)
+    forward = plan.forward(0, len(plan))
+    device = next(causal.parameters()).device
+    shape = TreeShape(forward, device, kernels=kernels_for(device, causal.dtype))
+    try:
+        with tree_attention(causal):
+            output, packed = decode(causal, forward, shape)
+            with Head(causal).fed(output) as logits_of:
+                logits = logits_of(packed)
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a model does that was not made for this
+        return f"trees do not go through it: {' '.join(str(error).split())[:200] or type(error).__name__}"
+    if not shape.calls:
+        return "its attention does not go through transformers' registry"
+    return _compare(causal, forward, packed, logits)
+
+
+def _small_tree(causal: Any) -> Plan:
+    """Two questions of three choices each, tokens drawn from the whole vocabulary."""
+    draw = np.random.default_rng(0)
+    rows = causal.get_input_embeddings().weight.shape[0]
+
+    def some(count: int) -> list[int]:
+        return [int(token) for token in draw.integers(0, rows, count)]
+
+    requests = []
+    for _ in range(2):
+        question = some(10)
+        for _ in range(2):
+            start = [*question, *some(4)]
+            requests += [Scored([*start, *some(5)], some(5)) for _ in range(2)]
+        requests.append(Scored(question, some(1)))
+    return Plan(requests)
+
+
+def _compare(causal: Any, forward: Forward, packed: torch.Tensor, logits: torch.Tensor) -> str | None:
+    decoder = causal.get_decoder()
+    # What the model says when it reads the packed tokens as one text: every token sees all before it.
+    one_text = decoder(input_ids=_row(forward.tokens, packed), use_cache=False).last_hidden_state[0]
+    off, wrong, head_off = 0.0, 0.0, 0.0
+    for number in range(len(forward.owners)):
+        places = _path(forward, number)
+        tokens = _row(forward.tokens[places], packed)
+        alone = decoder(input_ids=tokens, use_cache=False).last_hidden_state[0]
+        off = max(off, _distance(packed[places], alone))
+        wrong = max(wrong, _distance(one_text[places], alone))
+        head_off = max(head_off, _distance(logits[places], causal(input_ids=tokens, use_cache=False).logits[0]))
+    tolerance = _TOLERANCE.get(packed.dtype, 1e-3)
+    if off > tolerance or off > 0.2 * wrong:
+        return f"its hidden states over trees are off by {off:.1%} (by {wrong:.1%} if every token saw all before it)"
+    if head_off > tolerance:
+        return f"its head over chosen positions is off by {head_off:.1%}"
+    return None
+
+
+def _distance(found: torch.Tensor, expected: torch.Tensor) -> float:
+    """The largest relative distance of two rows of vectors."""
+    apart = (found - expected).float().norm(dim=-1) / expected.float().norm(dim=-1).clamp_min(1e-6)
+    return float(apart.max())
+
+
+def _row(tokens: Any, like: torch.Tensor) -> torch.Tensor:
+    return torch.from_numpy(np.ascontiguousarray(tokens)).to(like.device)[None]
+
+
+def _path(forward: Forward, number: int) -> Any:
+    """Where the tokens of a sequence stand, from its first to its last scored one."""
+    last = forward.rows[forward.target_row[forward.owner_start[number + 1] - 1]]
+    node = int(np.searchsorted(forward.node_start, last, side="right")) - 1
+    parts = [np.arange(forward.node_start[node], last + 1)]
+    while (node := int(forward.node_parent[node])) >= 0:
+        parts.append(np.arange(forward.node_start[node], forward.node_end[node]))
+    return np.concatenate(parts[::-1])
+
+
