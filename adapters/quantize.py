@@ -112,6 +112,35 @@ def dequantize(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     return plain.eval()
 
 
+def dequantize_once(model: nn.Module) -> int:
+    """Replace 4-bit layers in place by plain ones that hold their dequantised weights, adapters around them left alone.
+
+    For more than one row bitsandbytes dequantises a layer's weight at each forward and multiplies by that; so the
+    outputs stay the same bit for bit (tests/adapters/test_dequantize_once.py), and the time it takes is paid once. The
+    model then takes the memory of its full-precision form. Layers that compute in another precision than they were
+    quantised from are left as they are.
+
+    Returns:
+        How many layers were replaced.
+    """
+    if importlib.util.find_spec("bitsandbytes") is None:
+        return 0
+    import bitsandbytes as bnb
+
+    found = [(name, m) for name, m in model.named_modules() if isinstance(m, bnb.nn.Linear4bit)]
+    if any(m.compute_dtype not in (None, m.weight.quant_state.dtype) for _, m in found):
+        return 0
+    for name, module in found:
+        weight = bnb.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
+        with torch.device("meta"):
+            plain = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
+        plain.weight = nn.Parameter(weight, requires_grad=False)
+        if module.bias is not None:
+            plain.bias = nn.Parameter(module.bias.detach().to(weight.dtype), requires_grad=False)
+        model.set_submodule(name, plain)
+    return len(found)
+
+
 def keep_cpu_weights(model: nn.Module) -> None:
     """Stop bitsandbytes from repacking 4-bit weights in place at the first forward on a CPU with avx512_bf16.
 

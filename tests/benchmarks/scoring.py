@@ -1,0 +1,235 @@
+"""Model time of scoring: phibench's tree engine against stock lm-eval's own Hugging Face model, in one process.
+
+Both are given the same tokenised requests and the same model object. Run by hand; the last line is JSON.
+
+    python tests/benchmarks/scoring.py --model smollm2-135m --limit 100 --dtype float32
+    python tests/benchmarks/scoring.py --shape phi-2 --tokenizer FOLDER --dtype bfloat16 --forms base adapter-nf4
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import logging
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import torch
+from lm_eval.models.huggingface import HFLM
+
+from phibench.adapters.adapter_files import read_adapter
+from phibench.adapters.base import LoadedBase, load_base
+from phibench.adapters.quantize import dequantize_once
+from phibench.adapters.spec import VariantSpec
+from phibench.adapters.variants import VariantFactory
+from phibench.harness.engine.budget import token_budget
+from phibench.harness.engine.requests import ScoringRequests
+from phibench.harness.engine.scoring import TreeEngine
+from phibench.harness.environment import choose_device, hardware, versions
+from phibench.harness.suite import Suite
+from phibench.harness.tasks import Prompting, build, load_tasks
+
+TASKS = ["arc_easy", "arc_challenge", "hellaswag", "piqa", "winogrande"]
+FORMS = {
+    "base": VariantSpec(name="base"),
+    "base-nf4": VariantSpec(name="base-nf4", quantization="nf4"),
+    "adapter": VariantSpec(name="adapter", adapter="lora"),
+    "adapter-nf4": VariantSpec(name="adapter-nf4", adapter="lora", quantization="nf4"),
+}
+
+
+def arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m", help="what base.model may be")
+    parser.add_argument("--shape", choices=["phi-2"], help="random weights in this shape instead of --model's own")
+    parser.add_argument("--tokenizer", help="with --shape: the folder whose tokenizer is used")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--tasks", nargs="+", default=TASKS)
+    parser.add_argument("--limit", type=int, help="documents of each task")
+    parser.add_argument("--num-fewshot", type=int, default=0, help="examples before each question, the same for all")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=["base"])
+    parser.add_argument("--peer-batch", type=int, nargs="*", help="batch sizes of the peer; none: do not measure it")
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--batch-tokens", type=int)
+    parser.add_argument("--profile", type=Path, help="write a table of the device's kernels there")
+    return parser.parse_args()
+
+
+def main() -> None:
+    args = arguments()
+    logging.disable(logging.WARNING)
+    device = choose_device(args.device)
+    suite = _suite(args)
+    prompting = Prompting(chat_template=None, system_instruction=None, fewshot_as_multiturn=False, key="plain")
+    tasks = [build(suite, loaded, prompting, args.limit) for loaded in load_tasks(suite, suite.tasks)]
+    texts = [tuple(request.args) for task in tasks for request in task.requests]
+    base = _phi_2(suite, args.tokenizer) if args.shape else load_base(suite.base, offline=True)
+    with tempfile.TemporaryDirectory() as folder:
+        factory = _factory(suite, base, Path(folder), device)
+        found = [_form(name, factory, texts, args, device) for name in args.forms]
+    first = found[0]["tree_s"]
+    for form in found:
+        form["times_the_first_form"] = round(form["tree_s"] / first, 3)
+    about = {"versions": versions(), "hardware": hardware(device), "matmul_tflops": _matmul(device, base.dtype)}
+    print(json.dumps({"benchmark": "scoring", "arguments": vars(args), "forms": found, **about}, default=str))
+
+
+def _form(
+    name: str, factory: VariantFactory, texts: list[Any], args: argparse.Namespace, device: torch.device
+) -> dict[str, Any]:
+    variant = factory.make(FORMS[name])
+    once = dequantize_once(variant.model) if FORMS[name].quantization and device.type == "cuda" else 0
+    tokens = args.batch_tokens or token_budget(variant.model, device)
+    engine = TreeEngine(variant.model, variant.tokenizer, batch_tokens=tokens)
+    started = time.perf_counter()
+    requests = engine.prepare("loglikelihood", texts)
+    encoded = time.perf_counter()
+    plan = requests.plan
+    planned = time.perf_counter()
+    pairs = [(list(i.inputs[: len(i.inputs) + 1 - len(i.targets)]), list(i.targets)) for i in requests.items]
+    fed, distinct = sum(len(item.inputs) for item in requests.items), plan.tokens
+    engine.warm_up()
+    warm = ScoringRequests(requests.items[:64], list(range(64)))
+    list(engine.score_all(warm))
+    if device.type == "cuda":
+        torch.cuda.reset_peak_memory_stats()
+    times, ours = [], {}
+    for _ in range(args.repeats):
+        taken, ours = _timed(lambda: dict(engine.score_all(requests)), device)
+        times.append(taken)
+    peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else None
+    if args.profile:
+        _profile(engine, requests, args.profile.with_suffix(f".{name}.txt"))
+    weights = sum(p.numel() for n, p in variant.model.named_parameters() if p.ndim == 2 and "embed" not in n)
+    tree = statistics.median(times)
+    result: dict[str, Any] = {
+        "form": name,
+        "requests": len(texts),
+        "tokens_fed_by_lm_eval": fed,
+        "tokens_distinct": distinct,
+        "encode_s": round(encoded - started, 2),
+        "plan_s": round(planned - encoded, 2),
+        "tree_s": round(tree, 3),
+        "tree_all_s": [round(t, 3) for t in times],
+        "tree_tflops": round(2 * weights * distinct / tree / 1e12, 1),
+        "fallback": engine.fallback,
+        "budget": engine.batch_tokens,
+        "dequantized_once": once,
+        "peak_bytes": peak,
+    }
+    _say(result)
+    for size in args.peer_batch or []:
+        stock = HFLM(pretrained=variant.model, tokenizer=variant.tokenizer, batch_size=size, logits_cache=True)
+        asked = [((c, t), *pair) for (c, t), pair in zip(texts, pairs, strict=True)]
+        stock._loglikelihood_tokens(asked[:size], disable_tqdm=True)
+        taken, theirs = _timed(lambda: stock._loglikelihood_tokens(asked, disable_tqdm=True), device)  # noqa: B023
+        gaps = [abs(ours[i].loglikelihood - theirs[i][0]) for i in range(len(texts))]
+        result |= {
+            f"peer_{size}_s": round(taken, 2),
+            f"times_faster_{size}": round(taken / tree, 2),
+            f"largest_gap_{size}_nats": max(gaps),
+            f"mean_gap_{size}_nats": statistics.mean(ours[i].loglikelihood - theirs[i][0] for i in range(len(texts))),
+        }
+        _say(result)
+    return result
+
+
+def _timed(work: Any, device: torch.device) -> tuple[float, Any]:
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    started = time.perf_counter()
+    found = work()
+    if device.type == "cuda":
+        torch.cuda.synchronize()
+    return time.perf_counter() - started, found
+
+
+def _suite(args: argparse.Namespace) -> Suite:
+    fixed = {"num_fewshot": args.num_fewshot, "override": {"fewshot_config": {"sampler": "first_n"}}}
+    tasks = [{"name": task, **(fixed if args.num_fewshot else {})} for task in args.tasks]
+    return Suite.model_validate(
+        {
+            "name": "benchmark",
+            "base": {"model": args.model, "dtype": args.dtype},
+            "quantizations": {
+                "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+            },
+            "variants": [{"name": "base"}],
+            "tasks": tasks,
+        }
+    )
+
+
+def _phi_2(suite: Suite, tokenizer: str) -> LoadedBase:
+    """Phi-2's shape with random weights: speed and memory as the real ones, answers without meaning."""
+    from transformers import AutoTokenizer, PhiConfig, PhiForCausalLM
+
+    config = PhiConfig(
+        vocab_size=51200, hidden_size=2560, intermediate_size=10240, num_hidden_layers=32, num_attention_heads=32,
+        partial_rotary_factor=0.4, max_position_embeddings=2048, hidden_act="gelu_new",
+    )  # fmt: skip
+    dtype = getattr(torch, suite.base.dtype)
+    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
+        torch.set_default_dtype(dtype)
+        try:
+            torch.manual_seed(0)
+            model = PhiForCausalLM(config).to("cpu").eval()
+        finally:
+            torch.set_default_dtype(torch.float32)
+    model.requires_grad_(False)
+    tokens = AutoTokenizer.from_pretrained(tokenizer)
+    return LoadedBase(suite.base, tokenizer, None, model, tokens)
+
+
+def _factory(suite: Suite, base: LoadedBase, folder: Path, device: torch.device) -> VariantFactory:
+    """Variants of the base, with a random LoRA of rank 32 on all linear layers but the head."""
+    from peft import LoraConfig, get_peft_model
+
+    from phibench.adapters.base import clone_to
+
+    names = {n.rpartition(".")[2] for n, m in base.model.named_modules() if isinstance(m, torch.nn.Linear)}
+    config = LoraConfig(r=32, lora_alpha=64, target_modules=sorted(names - {"lm_head"}), task_type="CAUSAL_LM")
+    model = get_peft_model(clone_to(base.model, device), config)
+    with torch.no_grad():
+        for parameter_name, parameter in model.named_parameters():
+            if "lora_" in parameter_name:
+                parameter.normal_(0.0, 0.01)
+    model.save_pretrained(folder)
+    del model
+    return VariantFactory(base, suite.quantizations, {"lora": read_adapter("lora", folder, "random")}, device)
+
+
+def _matmul(device: torch.device, dtype: torch.dtype) -> float | None:
+    """TFLOP/s of one large matrix product on random data: the ceiling."""
+    if device.type != "cuda":
+        return None
+    a, b = (torch.randn(8192, 8192, device=device, dtype=dtype) for _ in range(2))
+    for _ in range(5):
+        a @ b
+    taken, _ = _timed(lambda: [a @ b for _ in range(20)], device)
+    return round(20 * 2 * 8192**3 / taken / 1e12, 1)
+
+
+def _profile(engine: TreeEngine, requests: ScoringRequests, path: Path) -> None:
+    from torch.profiler import ProfilerActivity, profile
+
+    kinds = [ProfilerActivity.CPU, *([ProfilerActivity.CUDA] if torch.cuda.is_available() else [])]
+    some = ScoringRequests(requests.items[:3000], list(range(3000)))
+    _ = some.plan
+    with profile(activities=kinds) as seen:
+        list(engine.score_all(some))
+    sort = "self_cuda_time_total" if torch.cuda.is_available() else "self_cpu_time_total"
+    path.write_text(seen.key_averages().table(sort_by=sort, row_limit=45, max_name_column_width=90), encoding="utf-8")
+
+
+def _say(result: dict[str, Any]) -> None:
+    print({k: v for k, v in result.items() if v is not None}, file=sys.stderr, flush=True)
+
+
+if __name__ == "__main__":
+    main()
