@@ -6,7 +6,7 @@ from typing import Any
 
 import torch
 
-_MOST = {"cuda": 16384, "cpu": 4096}  # beyond this a forward gets no faster
+_MOST = {"cuda": 16384, "cpu": 2048}  # beyond this a forward gets no faster
 _LEAST = 256
 _SPARE = 2**30  # bytes for the head's chunks
 
@@ -18,7 +18,7 @@ def token_budget(model: Any, device: torch.device) -> int:
         model: a causal LM, on its device.
         device: that device.
     """
-    most = _MOST.get(device.type, 4096)
+    most = _MOST.get(device.type, 2048)
     free = free_bytes(device)
     if free is None:
         return most

@@ -1,11 +1,12 @@
-"""Activations that transformers writes out operation by operation, as torch's one kernel for each."""
+"""What libraries write out operation by operation, in fewer kernels: for as long as a scoring pass lasts."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+import torch
 from torch import nn
 from transformers import activations
 
@@ -16,8 +17,20 @@ _TANH_GELU = tuple(
 
 
 @contextmanager
-def fused_activations(model: Any) -> Iterator[None]:
-    """Replace spelt-out GELUs by `torch.nn.functional.gelu(approximate="tanh")`, which rounds once; put them back."""
+def fused_layers(model: nn.Module) -> Iterator[None]:
+    """Let a model in evaluation mode run with fewer kernels; afterwards it is as it was.
+
+    - A tanh GELU that is spelt out is `torch.nn.functional.gelu(approximate="tanh")`: it rounds once.
+    - A plain LoRA layer adds its change inside one matrix product (`addmm`), in the precision of the layer's output.
+      peft converts the input to the adapter's precision, by default float32, and the sum back again.
+    """
+    with fused_activations(model), fused_lora(model):
+        yield
+
+
+@contextmanager
+def fused_activations(model: nn.Module) -> Iterator[None]:
+    """Put torch's GELU in the place of spelt-out ones."""
     places = [
         (parent, name, child)
         for parent in model.modules()
@@ -32,3 +45,45 @@ def fused_activations(model: Any) -> Iterator[None]:
     finally:
         for parent, name, child in places:
             setattr(parent, name, child)
+
+
+@contextmanager
+def fused_lora(model: nn.Module) -> Iterator[None]:
+    """Give plain LoRA layers a forward of one product more than the layer's own two."""
+    from peft.tuners.lora.layer import LoraLayer
+
+    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
+    fused = [(layer, forward) for layer in layers if (forward := _lora_forward(layer)) is not None]
+    for layer, forward in fused:
+        layer.forward = forward
+    try:
+        yield
+    finally:
+        for layer, _ in fused:
+            del layer.forward  # the class's own shows again
+
+
+def _lora_forward(layer: Any) -> Callable[..., torch.Tensor] | None:
+    """The layer's forward in fewer kernels; None where it does more than add B A x."""
+    names = [name for name in layer.active_adapters if name in layer.lora_A]
+    if layer.merged or layer.disable_adapters or len(names) != 1 or names[0] in layer.lora_variant:
+        return None
+    name, base = names[0], layer.get_base_layer()
+    down, up = layer.lora_A[name], layer.lora_B[name]
+    dropout = layer.lora_dropout[name]
+    plain = all(type(part) is nn.Linear and part.bias is None for part in (down, up))
+    if not plain or not hasattr(base, "in_features") or (dropout.training and not isinstance(dropout, nn.Identity)):
+        return None
+    scaling = float(layer.scaling[name])
+    dtype = next(iter(t.dtype for t in (base.bias, base.weight) if t is not None and t.is_floating_point()), None)
+    if dtype is None:
+        return None
+    first, second = (part.weight.detach().to(dtype).t() for part in (down, up))
+
+    def forward(x: torch.Tensor, *args: Any, **kwargs: Any) -> torch.Tensor:
+        result = base(x, *args, **kwargs)
+        small = x.reshape(-1, x.shape[-1]) @ first
+        result.view(-1, result.shape[-1]).addmm_(small, second, alpha=scaling)
+        return result
+
+    return forward

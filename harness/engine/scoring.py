@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from .attention import TreeUnsupportedError, kernels_for, over, tree_attention
-from .fused import fused_activations
+from .fused import fused_layers
 from .head import Head, by_row
 from .plain import PlainEngine
 from .requests import ScoringRequests
@@ -81,7 +81,7 @@ class TreeEngine(PlainEngine):
             output, hidden = decode(causal, forward, shape)
             return head.score(hidden, forward, output)
 
-        with tree_attention(causal), fused_activations(causal):
+        with tree_attention(causal), fused_layers(causal):
             yield run
 
 
