@@ -2,18 +2,13 @@
 
 A model whose attention goes through the registry uses it for as long as :func:`tree_attention` lasts. The shape of the
 forward is handed over beside the model, which knows nothing of trees: it sees one long sequence with position ids.
-Three ways, chosen layer by layer:
-
-- cascade (CUDA from Ampere on, half precision): torch's variable-length flash attention, a pass for every level of the
-  tree, joined by the softmax's normalisers (Dao et al. 2022, FlashAttention, section 3.1); no key is copied.
-- gathered: the same kernels over the keys of each node's ancestors and its own, copied together; for layers whose
-  window is shorter than a sequence, and with flash-attn installed for those that cap their scores.
-- masked (everywhere else): padded blocks through torch's scaled dot product attention, or by hand where scores are
-  capped.
+Two ways: our own Triton kernel (CUDA from Ampere on, half precision), and padded blocks through torch's scaled dot
+product attention with a mask, or by hand where scores are capped, everywhere else.
 """
 
 from __future__ import annotations
 
+import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -22,16 +17,7 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from .shape import Block, Pass, TreeShape
-
-try:
-    from torch.nn.attention import varlen
-except ImportError:  # pragma: no cover - before torch 2.10
-    varlen = None  # type: ignore[assignment]
-try:
-    from flash_attn import flash_attn_varlen_func
-except ImportError:
-    flash_attn_varlen_func = None
+from .shape import Block, TreeShape
 
 NAME = "phibench_tree"
 _OTHER = ("s_aux", "position_bias", "attention_bias", "alibi", "block_table")  # what trees do not serve
@@ -73,10 +59,12 @@ def over(shape: TreeShape) -> Iterator[None]:
 
 
 def kernels_for(device: torch.device, dtype: torch.dtype) -> bool:
-    """Whether torch's variable-length flash attention runs there."""
-    if varlen is None or device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
+    """Whether the Triton kernels run there."""
+    if device.type != "cuda" or dtype not in (torch.float16, torch.bfloat16):
         return False
-    return torch.version.hip is None and torch.cuda.get_device_capability(device) >= (8, 0)
+    if torch.version.hip is not None or torch.cuda.get_device_capability(device) < (8, 0):
+        return False
+    return importlib.util.find_spec("triton") is not None
 
 
 def _attention(
@@ -107,73 +95,25 @@ def _attention(
             sliding_window = None
     # [T, H, D]: views, no copies.
     q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
-    if shape.kernels and softcap is None and sliding_window is None and q.shape[-1] <= 256:
-        out = _cascade(shape.cascade, q, k, v, scale)
-    elif shape.kernels and flash_attn_varlen_func is not None:
-        out = _gathered(shape, q, k, v, scale, sliding_window, softcap)
+    if shape.kernels and q.shape[-1] <= 256 and q.shape[-1] == v.shape[-1]:
+        from . import kernels
+
+        tiles = shape.tiles(kernels.QUERIES, kernels.KEYS)
+        out = kernels.attend(
+            q,
+            k,
+            v,
+            end=tiles.end,
+            positions=tiles.positions,
+            first=tiles.first,
+            blocks=tiles.blocks,
+            scale=scale,
+            softcap=softcap,
+            window=sliding_window,
+        )
     else:
         out = _masked(shape, q, k, v, scale, sliding_window, softcap)
     return out[None], None
-
-
-def _cascade(passes: list[Pass], q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float) -> torch.Tensor:
-    out, normaliser = _flash(passes[0], q, k, v, scale, causal=True)
-    for level in passes[1:]:
-        below, other = _flash(level, q, k, v, scale, causal=False)
-        # The share of the softmax that lies in this pass's keys; none where it has no keys.
-        share = torch.sigmoid(other - normaliser)
-        share = torch.where(level.has_keys, share, 0.0) if level.has_keys is not None else share
-        out = torch.lerp(out, below, share.t()[..., None].to(out.dtype))
-        if level is not passes[-1]:
-            joined = torch.logaddexp(normaliser, other)
-            normaliser = torch.where(level.has_keys, joined, normaliser) if level.has_keys is not None else joined
-    return out
-
-
-def _flash(
-    level: Pass, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scale: float, *, causal: bool
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """([T, H, D], log-sum-exp of the scaled scores [H, T]) of one pass."""
-    found = varlen.varlen_attn(
-        q,
-        k,
-        v,
-        level.query_start,
-        level.key_start,
-        level.longest_query,
-        level.longest_key,
-        return_aux=varlen.AuxRequest(lse=True),
-        scale=scale,
-        window_size=(-1, 0) if causal else (-1, -1),
-        enable_gqa=q.shape[1] != k.shape[1],
-        seqused_k=level.key_length,
-    )
-    return found[0], found[1]
-
-
-def _gathered(
-    shape: TreeShape,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    scale: float,
-    window: int | None,
-    softcap: float | None,
-) -> torch.Tensor:
-    segments, source = shape.gathered
-    return flash_attn_varlen_func(
-        q,
-        k.index_select(0, source),
-        v.index_select(0, source),
-        segments.query_start,
-        segments.key_start,
-        segments.longest_query,
-        segments.longest_key,
-        softmax_scale=scale,
-        causal=True,
-        window_size=(-1, -1) if window is None else (window - 1, 0),
-        softcap=softcap or 0.0,
-    )
 
 
 def _masked(

@@ -1,6 +1,7 @@
 """A forward's tokens as blocks of queries with their keys: the shapes that attention over prefix trees is computed in.
 
-numpy alone. Two shapes: padded blocks, for masked attention anywhere, and segments, for the variable-length kernels.
+numpy alone. Two shapes: padded blocks, for masked attention anywhere, and tiles with lists of key blocks, for the
+kernel.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ import numpy as np
 
 from .tree import Forward, Ints
 
-BLOCK = 192  # queries of a padded block, unless one node alone is longer
+_BLOCK = 192  # queries of a padded block, unless one node alone is longer
 _PADDING = 1.3  # blocks share a bucket while padding costs no more than this
 
 
@@ -23,88 +24,44 @@ class Bucket:
     keys: Ints  # [n, K]: the ancestors of the block's tokens, then the block itself
 
 
-@dataclass(frozen=True)
-class Segments:
-    """Runs of queries with their runs of keys, as variable-length kernels take them."""
-
-    query_start: Ints  # [n + 1], where each run of queries starts; they stand one behind the other
-    key_start: Ints  # [n], where each run of keys starts
-    key_length: Ints  # [n]
-
-    @property
-    def longest_query(self) -> int:
-        return int(np.diff(self.query_start).max())
-
-    @property
-    def longest_key(self) -> int:
-        return int(self.key_length.max())
-
-
-def padded_blocks(forward: Forward, size: int = BLOCK) -> list[Bucket]:
+def padded_blocks(forward: Forward, size: int = _BLOCK) -> list[Bucket]:
     """Every token of the forward in exactly one block; a block's tokens share the ancestors above the block."""
-    spans = _spans(forward, size)
-    above = [_ancestors(forward, node) for node, _, _ in spans]
-    order = sorted(range(len(spans)), key=lambda i: (len(above[i]) + spans[i][2] - spans[i][1], spans[i][1]))
-    buckets: list[Bucket] = []
-    batch: list[int] = []
-    cost, widest_query = 0, 0
-    for i in [*order, None]:
-        if i is not None:
-            _, start, end = spans[i]
-            own = (end - start) * (len(above[i]) + end - start)
-            padded = (len(batch) + 1) * max(widest_query, end - start) * (len(above[i]) + end - start)
-            if not batch or padded <= _PADDING * (cost + own):
-                batch.append(i)
-                cost, widest_query = cost + own, max(widest_query, end - start)
-                continue
-        queries = [np.arange(spans[b][1], spans[b][2]) for b in batch]
-        keys = [np.concatenate([above[b], np.arange(spans[b][1], spans[b][2])]) for b in batch]
-        buckets.append(Bucket(_padded(queries), _padded(keys)))
-        if i is not None:
-            batch, cost, widest_query = [i], own, end - start
-    return buckets
+    blocks = [(_ancestors(forward, node), np.arange(start, end)) for node, start, end in _spans(forward, size)]
+    blocks.sort(key=lambda block: (len(block[0]) + len(block[1]), block[1][0]))
+    buckets: list[list[tuple[Ints, Ints]]] = []
+    cost, widest = 0, 0
+    for above, own in blocks:
+        keys = len(above) + len(own)
+        widest = max(widest, len(own))
+        cost += len(own) * keys
+        if not buckets or (len(buckets[-1]) + 1) * widest * keys > _PADDING * cost:
+            buckets.append([])
+            cost, widest = len(own) * keys, len(own)
+        buckets[-1].append((above, own))
+    return [
+        Bucket(_padded([own for _, own in bucket]), _padded([np.concatenate(block) for block in bucket]))
+        for bucket in buckets
+    ]
 
 
-def cascade(forward: Forward) -> list[Segments]:
-    """Attention in passes, whose results are joined by their softmax's normalisers.
-
-    The first pass is each node's tokens among themselves (causal). Each further pass, one for every level that has
-    nodes below it, is all tokens below a node against the node's own tokens (every one of them): no key is copied.
-    Runs of queries between such nodes have no keys.
-    """
-    own = np.append(forward.node_start, len(forward.tokens))
-    passes = [Segments(own, forward.node_start, forward.node_end - forward.node_start)]
-    inner = forward.subtree_end > forward.node_end
-    for level in range(int(forward.node_level.max())):
-        nodes = np.flatnonzero(inner & (forward.node_level == level))
-        # Alternately: the tokens up to the node's end, which have no keys here; the tokens below the node.
-        bounds = np.stack([forward.node_end[nodes], forward.subtree_end[nodes]], axis=1).reshape(-1)
-        starts = np.stack([forward.node_start[nodes]] * 2, axis=1).reshape(-1)
-        lengths = np.stack([np.zeros_like(nodes), (forward.node_end - forward.node_start)[nodes]], axis=1).reshape(-1)
-        if bounds[-1] < len(forward.tokens):
-            bounds, starts, lengths = (
-                np.append(bounds, len(forward.tokens)),
-                np.append(starts, 0),
-                np.append(lengths, 0),
-            )
-        passes.append(Segments(np.append(0, bounds), starts, lengths))
-    return passes
-
-
-def gathered(forward: Forward) -> tuple[Segments, Ints]:
-    """Each node a run of queries whose keys, copied together, are its ancestors and itself (bottom-right causal).
+def key_blocks(forward: Forward, queries: int, keys: int) -> tuple[Ints, Ints]:
+    """Which blocks of `keys` tokens hold a key for any of each tile's `queries` tokens.
 
     Returns:
-        The segments over the copied keys, and the position in the forward that each copied key comes from.
+        [tiles + 1], where each tile's blocks start, and the numbers of the blocks, ascending within a tile.
     """
-    keys = [
-        np.concatenate([_ancestors(forward, node), np.arange(forward.node_start[node], forward.node_end[node])])
-        for node in range(len(forward.node_start))
-    ]
-    lengths = np.array([len(run) for run in keys], dtype=np.int64)
-    starts = np.cumsum(lengths) - lengths
-    own = np.append(forward.node_start, len(forward.tokens))
-    return Segments(own, starts, lengths), np.concatenate(keys)
+    # A node's own tokens are seen by every token from its first one to the end of its subtree.
+    first_tile, last_tile = forward.node_start // queries, (forward.subtree_end - 1) // queries
+    first_block, last_block = forward.node_start // keys, (forward.node_end - 1) // keys
+    tall, wide = last_tile - first_tile + 1, last_block - first_block + 1
+    node = np.repeat(np.arange(len(tall)), tall * wide)
+    within = np.arange(len(node)) - np.repeat(np.cumsum(tall * wide) - tall * wide, tall * wide)
+    tile, block = first_tile[node] + within // wide[node], first_block[node] + within % wide[node]
+    blocks = -(-len(forward.tokens) // keys)
+    earlier = block * keys < (tile + 1) * queries  # no token sees a later one
+    pairs = np.unique(tile[earlier] * blocks + block[earlier])
+    tiles = -(-len(forward.tokens) // queries)
+    return np.searchsorted(pairs, np.arange(tiles + 1) * blocks), pairs % blocks
 
 
 def _ancestors(forward: Forward, node: int) -> Ints:
@@ -122,13 +79,13 @@ def _spans(forward: Forward, size: int) -> list[tuple[int, int, int]]:
     found: list[tuple[int, int, int]] = []
     node, count = 0, len(forward.node_start)
     while node < count:
-        start = int(forward.node_start[node])
+        first, start = node, int(forward.node_start[node])
         if forward.subtree_end[node] - start > size:  # too large to stand in one block with what is below it
-            found.append((node, start, int(forward.node_end[node])))
+            found.append((first, start, int(forward.node_end[node])))
             node += 1
             continue
-        first, end = node, start
-        # Siblings stand one behind the other; trees of their own have nothing in common, so one a block.
+        end = start
+        # Siblings stand one behind the other; trees have nothing in common, so each is a block of its own.
         while (
             node < count
             and forward.node_parent[node] == forward.node_parent[first]

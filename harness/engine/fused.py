@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import activations
+
+from .attention import kernels_for
 
 # The tanh form of GELU, spelt out: eight kernels, and in half precision a rounding after each.
 _TANH_GELU = tuple(
@@ -23,8 +26,9 @@ def fused_layers(model: nn.Module) -> Iterator[None]:
     - A tanh GELU that is spelt out is `torch.nn.functional.gelu(approximate="tanh")`: it rounds once.
     - A plain LoRA layer adds its change inside one matrix product (`addmm`), in the precision of the layer's output.
       peft converts the input to the adapter's precision, by default float32, and the sum back again.
+    - Rotary positions are one kernel for queries and one for keys, where the Triton kernels run.
     """
-    with fused_activations(model), fused_lora(model):
+    with fused_activations(model), fused_lora(model), fused_rotary(model):
         yield
 
 
@@ -61,6 +65,58 @@ def fused_lora(model: nn.Module) -> Iterator[None]:
     finally:
         for layer, _ in fused:
             del layer.forward  # the class's own shows again
+
+
+@contextmanager
+def fused_rotary(model: nn.Module) -> Iterator[None]:
+    """Put our kernel in the place of `apply_rotary_pos_emb` in the model's own modules, where it gives the same."""
+    weight = next(model.parameters())
+    if not kernels_for(weight.device, weight.dtype):
+        yield
+        return
+    sources = {type(module).__module__ for module in model.modules()}
+    modules = [sys.modules[name] for name in sorted(sources) if hasattr(sys.modules[name], "apply_rotary_pos_emb")]
+    places = [(module, module.apply_rotary_pos_emb) for module in modules]
+    places = [(module, own) for module, own in places if _rotates_halves(own, weight)]
+    for module, own in places:
+        module.apply_rotary_pos_emb = _rotary(own)  # type: ignore[attr-defined]
+    try:
+        yield
+    finally:
+        for module, own in places:
+            module.apply_rotary_pos_emb = own  # type: ignore[attr-defined]
+
+
+def _rotary(own: Callable[..., Any]) -> Callable[..., Any]:
+    from .kernels import rotate
+
+    def rotary(q: torch.Tensor, k: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *args: Any, **more: Any) -> Any:
+        usual = q.ndim == 4 and q.shape[0] == 1 and cos.shape == (1, q.shape[2], q.shape[3])
+        if not usual or args or more or k.shape[2:] != q.shape[2:] or q.stride(3) != 1 or k.stride(3) != 1:
+            return own(q, k, cos, sin, *args, **more)
+        return rotate(q, cos, sin), rotate(k, cos, sin)
+
+    return rotary
+
+
+def _rotates_halves(own: Callable[..., Any], like: torch.Tensor) -> bool:
+    """Whether a model's function turns halves against each other, as most do, and takes what most take."""
+    from .kernels import rotate
+
+    draw = torch.Generator(device=like.device).manual_seed(0)
+
+    def some(*shape: int) -> torch.Tensor:
+        return torch.randn(shape, generator=draw, device=like.device).to(like.dtype)
+
+    q, k, cos, sin = some(1, 3, 5, 16), some(1, 1, 5, 16), some(1, 5, 16), some(1, 5, 16)
+    try:
+        found = own(q, k, cos, sin)
+        return all(
+            torch.allclose(theirs, rotate(ours, cos, sin), rtol=0.05, atol=0.05)
+            for theirs, ours in zip(found, (q, k), strict=True)
+        )
+    except Exception:  # another signature: it keeps its own
+        return False
 
 
 def _lora_forward(layer: Any) -> Callable[..., torch.Tensor] | None:

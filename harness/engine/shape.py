@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cached_property
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 
-from .blocks import Bucket, Segments, cascade, gathered, padded_blocks
+from .blocks import Bucket, key_blocks, padded_blocks
 from .tree import Forward, Ints
 
 
@@ -22,15 +24,13 @@ class Block:
 
 
 @dataclass(frozen=True)
-class Pass:
-    """Segments for one call of a variable-length kernel."""
+class Tiles:
+    """What the kernel needs; all int32."""
 
-    query_start: torch.Tensor  # [n + 1], int32
-    key_start: torch.Tensor  # [n + 1], int32; the last entry is never read
-    key_length: torch.Tensor  # [n], int32
-    longest_query: int
-    longest_key: int
-    has_keys: torch.Tensor | None  # [T]: which tokens this pass has keys for; None: all
+    first: torch.Tensor  # [tiles + 1]: where each tile's key blocks start
+    blocks: torch.Tensor  # numbers of key blocks
+    end: torch.Tensor  # [T]: where the subtree of each token's node ends
+    positions: torch.Tensor  # [T]: each token's place in its own sequence
 
 
 class TreeShape:
@@ -39,7 +39,7 @@ class TreeShape:
     Args:
         forward: the packed forward.
         device: where it runs.
-        kernels: whether the variable-length kernels may be used.
+        kernels: whether our own kernels may be used.
     """
 
     def __init__(self, forward: Forward, device: torch.device, *, kernels: bool) -> None:
@@ -49,19 +49,16 @@ class TreeShape:
         self.calls = 0  # of attention
         self.local_sizes: set[int] = set()  # windows that masks were asked for
         self.windows: set[int] = set()  # windows that layers named
+        self._tiles: Tiles | None = None
         self._blocks: dict[int | None, list[Block]] = {}
 
-    @cached_property
-    def cascade(self) -> list[Pass]:
-        """One pass for each level of the tree."""
-        passes = cascade(self.forward)
-        return [self._pass(segments, partial=level > 0) for level, segments in enumerate(passes)]
-
-    @cached_property
-    def gathered(self) -> tuple[Pass, torch.Tensor]:
-        """Each node against its ancestors and itself, and where each of those copied keys comes from."""
-        segments, keys = gathered(self.forward)
-        return self._pass(segments, partial=False), self._on_device(keys)
+    def tiles(self, queries: int, keys: int) -> Tiles:
+        """Key blocks for tiles of `queries` tokens; made once, for the first size asked."""
+        if self._tiles is None:
+            first, blocks = key_blocks(self.forward, queries, keys)
+            parts = (first, blocks, self._subtree_ends(), self.forward.positions)
+            self._tiles = Tiles(*(self._on_device(part.astype(np.int32)) for part in parts))
+        return self._tiles
 
     def blocks(self, window: int | None) -> list[Block]:
         """Padded blocks, under a window of that many tokens."""
@@ -85,8 +82,10 @@ class TreeShape:
     @cached_property
     def _token_end(self) -> torch.Tensor:
         """[T]: where the subtree of each token's node ends."""
-        own = self.forward.node_end - self.forward.node_start
-        return self._on_device(np.repeat(self.forward.subtree_end, own))
+        return self._on_device(self._subtree_ends())
+
+    def _subtree_ends(self) -> Ints:
+        return np.repeat(self.forward.subtree_end, self.forward.node_end - self.forward.node_start)
 
     @cached_property
     def _positions(self) -> torch.Tensor:
@@ -104,18 +103,6 @@ class TreeShape:
             allowed &= self._positions[queries][:, :, None] - self._positions[keys][:, None, :] < window
         return Block(queries, keys, allowed[:, None])
 
-    def _pass(self, segments: Segments, *, partial: bool) -> Pass:
-        has_keys = np.repeat(segments.key_length > 0, np.diff(segments.query_start)) if partial else None
-        key_end = segments.key_start[-1:] + segments.key_length[-1:]
-        return Pass(
-            self._on_device(segments.query_start.astype(np.int32)),
-            self._on_device(np.concatenate([segments.key_start, key_end]).astype(np.int32)),
-            self._on_device(segments.key_length.astype(np.int32)),
-            segments.longest_query,
-            segments.longest_key,
-            None if has_keys is None else self._on_device(has_keys),
-        )
-
-    def _on_device(self, values: Ints | np.ndarray) -> torch.Tensor:  # type: ignore[type-arg]
+    def _on_device(self, values: npt.NDArray[Any]) -> torch.Tensor:
         tensor = torch.from_numpy(np.ascontiguousarray(values))
         return tensor.pin_memory().to(self.device, non_blocking=True) if self.device.type == "cuda" else tensor

@@ -113,5 +113,3 @@ def _path(forward: Forward, number: int) -> Any:
     while (node := int(forward.node_parent[node])) >= 0:
         parts.append(np.arange(forward.node_start[node], forward.node_end[node]))
     return np.concatenate(parts[::-1])
-
-

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from itertools import pairwise
 
 import numpy as np
 import numpy.typing as npt
@@ -18,9 +19,9 @@ from .response import Response
 
 Ints = npt.NDArray[np.int64]
 
-# A shared prefix is kept as one node where it saves this share of its subtree's tokens; each level of sharing costs
-# another pass of attention over all tokens below it.
-MIN_SAVING = 0.05
+# A shared prefix is kept as one node where that saves this share of its subtree's tokens. A word or two that all
+# questions start with is fed with each of them: small trees are cut and padded with less waste than one giant tree.
+MIN_SAVING = 0.02
 
 
 @dataclass(frozen=True)
@@ -69,15 +70,6 @@ class Forward:
     def node_end(self) -> Ints:
         """[N], where each node's own tokens end."""
         return np.append(self.node_start[1:], len(self.tokens))
-
-    @cached_property
-    def node_level(self) -> Ints:
-        """[N], how many ancestors a node has."""
-        level = np.zeros(len(self.node_parent), dtype=np.int64)
-        for node, parent in enumerate(self.node_parent):  # parents stand before their children
-            if parent >= 0:
-                level[node] = level[parent] + 1
-        return level
 
     @cached_property
     def longest(self) -> int:
@@ -206,67 +198,23 @@ def _worthwhile(lengths: Ints, common: Ints) -> Ints:
     """Drop the sharing that does not pay: what each sorted sequence shares with the one before, in kept nodes alone.
 
     A node of the prefix tree is a run of sequences with a prefix in common. Going down from the root, a node is kept
-    where computing its tokens once saves `MIN_SAVING` of the tokens below it; else its tokens go to its children.
+    where feeding its tokens once saves `MIN_SAVING` of the tokens at and below it; else its children have them each.
     """
-    # Nodes as a tree of intervals: a stack of open ones, closed where the common prefix gets shorter.
-    depth: list[int] = []  # tokens from the root to the node's end
-    splits: list[list[int]] = []  # the sequences that start another child of the node
-    tokens: list[int] = []  # of the subtree, beyond the node's own end
-    children: list[list[int]] = []
-    roots: list[int] = []
-    open_nodes: list[int] = []
-
-    def close(node: int, above: int) -> None:
-        """The node's subtree is complete; `above` is the depth of what it hangs from."""
-        tokens[node] += depth[node] - above
-
-    fed = np.append(common[1:], 0)
-    for i, length in enumerate(lengths.tolist()):
-        here, ahead = int(common[i]), int(fed[i])
-        # The sequence's own tokens hang from the deeper of its two neighbours' nodes.
-        while open_nodes and depth[open_nodes[-1]] > here:
-            node = open_nodes.pop()
-            parent_depth = max(here, depth[open_nodes[-1]] if open_nodes else 0)
-            close(node, parent_depth)
-            if open_nodes and depth[open_nodes[-1]] == parent_depth:
-                children[open_nodes[-1]].append(node)
-                tokens[open_nodes[-1]] += tokens[node]
-            elif parent_depth > 0:  # a shallower node that starts where this one did
-                depth.append(parent_depth)
-                splits.append([])
-                tokens.append(tokens[node])
-                children.append([node])
-                open_nodes.append(len(depth) - 1)
-            else:
-                roots.append(node)
-        if here > 0:
-            splits[open_nodes[-1]].append(i)
-        if ahead > (depth[open_nodes[-1]] if open_nodes else 0):
-            depth.append(ahead)
-            splits.append([])
-            tokens.append(0)
-            children.append([])
-            open_nodes.append(len(depth) - 1)
-        if open_nodes:
-            tokens[open_nodes[-1]] += length - max(here, ahead)
-    while open_nodes:
-        node = open_nodes.pop()
-        close(node, depth[open_nodes[-1]] if open_nodes else 0)
-        if open_nodes:
-            children[open_nodes[-1]].append(node)
-            tokens[open_nodes[-1]] += tokens[node]
-        else:
-            roots.append(node)
     kept = np.zeros_like(common)
-    waiting = [(root, 0) for root in roots]
+    fed = np.append(0, np.cumsum(lengths - common))
+    waiting = [(0, len(lengths), 0)]
     while waiting:
-        node, above = waiting.pop()
-        # One child fewer than it has branches: every further branch would feed the tokens again.
-        saves = (depth[node] - above) * len(splits[node])
-        if saves >= MIN_SAVING * tokens[node]:
-            above = depth[node]
-        kept[splits[node]] = above
-        waiting += [(child, above) for child in children[node]]
+        first, last, above = waiting.pop()
+        if last - first < 2:
+            continue
+        inner = common[first + 1 : last]
+        depth = int(inner.min())
+        branches = first + 1 + np.flatnonzero(inner == depth)
+        tokens = fed[last] - fed[first + 1] + lengths[first] - above
+        if (depth - above) * len(branches) >= MIN_SAVING * tokens:
+            above = depth
+        kept[branches] = above
+        waiting += [(a, b, above) for a, b in pairwise([first, *branches.tolist(), last])]
     return kept
 
 

@@ -1,0 +1,157 @@
+"""Triton kernels for a scoring pass on CUDA, half precision: attention over packed prefix trees, and rotary positions.
+
+Attention is flash attention's online softmax (Dao et al. 2022, algorithm 1) over a list of key blocks for each tile of
+queries. Which key a query sees takes two comparisons, since tokens stand depth first: it comes no later, and the query
+is still in its subtree. Import this only where triton is installed.
+"""
+
+from __future__ import annotations
+
+import torch
+import triton
+import triton.language as tl
+
+QUERIES = 64  # of a tile
+KEYS = 64  # of a block
+
+
+@triton.jit
+def _attend(
+    q_ptr, k_ptr, v_ptr, out_ptr, end_ptr, position_ptr, first_ptr, block_ptr,
+    q_token, q_head, k_token, k_head, v_token, v_head, out_token, out_head,
+    tokens, scale, softcap, window,
+    GROUPS: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
+    HAS_WINDOW: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    tile, head = tl.program_id(0), tl.program_id(1)
+    rows, columns = tile * M + tl.arange(0, M), tl.arange(0, PADDED)
+    real_rows, real_columns = rows < tokens, columns < WIDTH
+    q = tl.load(
+        q_ptr + rows[:, None].to(tl.int64) * q_token + head * q_head + columns[None, :],
+        mask=real_rows[:, None] & real_columns[None, :],
+        other=0.0,
+    )
+    if HAS_WINDOW:
+        row_position = tl.load(position_ptr + rows, mask=real_rows, other=0)
+    highest = tl.full([M], float("-inf"), tl.float32)
+    total = tl.zeros([M], tl.float32)
+    summed = tl.zeros([M, PADDED], tl.float32)
+    for place in range(tl.load(first_ptr + tile), tl.load(first_ptr + tile + 1)):
+        keys = tl.load(block_ptr + place) * N + tl.arange(0, N)
+        real_keys = keys < tokens
+        k = tl.load(
+            k_ptr + keys[None, :].to(tl.int64) * k_token + (head // GROUPS) * k_head + columns[:, None],
+            mask=real_keys[None, :] & real_columns[:, None],
+            other=0.0,
+        )
+        scores = tl.dot(q, k) * scale
+        if HAS_SOFTCAP:  # softcap * tanh(scores / softcap)
+            scores = softcap * (2.0 * tl.sigmoid(2.0 * scores / softcap) - 1.0)
+        end = tl.load(end_ptr + keys, mask=real_keys, other=0)
+        seen = (keys[None, :] <= rows[:, None]) & (rows[:, None] < end[None, :])
+        if HAS_WINDOW:
+            position = tl.load(position_ptr + keys, mask=real_keys, other=0)
+            seen &= row_position[:, None] - position[None, :] < window
+        scores = tl.where(seen, scores, float("-inf"))
+        higher = tl.maximum(highest, tl.max(scores, 1))
+        base = tl.where(higher == float("-inf"), 0.0, higher)
+        weights = tl.exp(scores - base[:, None])
+        shrink = tl.exp(highest - base)
+        total = total * shrink + tl.sum(weights, 1)
+        v = tl.load(
+            v_ptr + keys[:, None].to(tl.int64) * v_token + (head // GROUPS) * v_head + columns[None, :],
+            mask=real_keys[:, None] & real_columns[None, :],
+            other=0.0,
+        )
+        summed = summed * shrink[:, None] + tl.dot(weights.to(v.dtype), v)
+        highest = higher
+    tl.store(
+        out_ptr + rows[:, None].to(tl.int64) * out_token + head * out_head + columns[None, :],
+        (summed / total[:, None]).to(out_ptr.dtype.element_ty),
+        mask=real_rows[:, None] & real_columns[None, :],
+    )
+
+
+def attend(
+    q: torch.Tensor,
+    k: torch.Tensor,
+    v: torch.Tensor,
+    *,
+    end: torch.Tensor,
+    positions: torch.Tensor,
+    first: torch.Tensor,
+    blocks: torch.Tensor,
+    scale: float,
+    softcap: float | None = None,
+    window: int | None = None,
+) -> torch.Tensor:
+    """Attention over packed trees.
+
+    Args:
+        q: [T, H, D], half precision; any strides, but the last is 1.
+        k: [T, K, D], K dividing H.
+        v: [T, K, D].
+        end: [T], int32: where the subtree of each token's node ends.
+        positions: [T], int32: each token's place in its own sequence.
+        first: [tiles + 1], int32: where each tile's key blocks start in `blocks`.
+        blocks: int32: numbers of blocks of `KEYS` tokens.
+        scale: of the scores.
+        softcap: of the scaled scores.
+        window: how many tokens back a query looks, itself included.
+
+    Returns:
+        [T, H, D].
+    """
+    tokens, heads, width = q.shape
+    out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    _attend[(triton.cdiv(tokens, QUERIES), heads)](
+        q, k, v, out, end, positions, first, blocks,
+        q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1), out.stride(0), out.stride(1),
+        tokens, scale, softcap or 0.0, window or 0,
+        GROUPS=heads // k.shape[1], WIDTH=width, PADDED=max(16, triton.next_power_of_2(width)),
+        HAS_SOFTCAP=softcap is not None, HAS_WINDOW=window is not None, M=QUERIES, N=KEYS,
+        num_warps=4, num_stages=2,
+    )  # fmt: skip
+    return out
+
+
+@triton.jit
+def _rotate(
+    x_ptr, out_ptr, cos_ptr, sin_ptr, x_token, x_head, out_token, out_head, angle_token, tokens, heads,
+    HALF: tl.constexpr, PADDED: tl.constexpr, ROWS: tl.constexpr,
+):  # fmt: skip
+    rows = tl.program_id(0) * ROWS + tl.arange(0, ROWS)
+    columns = tl.arange(0, PADDED)
+    token, head = (rows // heads).to(tl.int64), rows % heads
+    real = (token < tokens)[:, None] & (columns < HALF)[None, :]
+    x = x_ptr + token[:, None] * x_token + head[:, None] * x_head + columns[None, :]
+    out = out_ptr + token[:, None] * out_token + head[:, None] * out_head + columns[None, :]
+    angle = token[:, None] * angle_token + columns[None, :]
+    low, high = tl.load(x, mask=real).to(tl.float32), tl.load(x + HALF, mask=real).to(tl.float32)
+    cos_low, cos_high = tl.load(cos_ptr + angle, mask=real), tl.load(cos_ptr + angle + HALF, mask=real)
+    sin_low, sin_high = tl.load(sin_ptr + angle, mask=real), tl.load(sin_ptr + angle + HALF, mask=real)
+    kind = out_ptr.dtype.element_ty
+    tl.store(out, (low * cos_low.to(tl.float32) - high * sin_low.to(tl.float32)).to(kind), mask=real)
+    tl.store(out + HALF, (high * cos_high.to(tl.float32) + low * sin_high.to(tl.float32)).to(kind), mask=real)
+
+
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Rotary positions of one sequence, halves rotated (Su et al. 2021, as Llama and GPT-NeoX lay them out).
+
+    Args:
+        x: [1, H, T, D]; any strides, but the last is 1.
+        cos: [1, T, D].
+        sin: [1, T, D].
+
+    Returns:
+        [1, H, T, D], a token's heads side by side in memory.
+    """
+    _, heads, tokens, width = x.shape
+    out = torch.empty(1, tokens, heads, width, dtype=x.dtype, device=x.device).transpose(1, 2)
+    half = width // 2
+    rows = max(1, 2048 // triton.next_power_of_2(half))
+    _rotate[(triton.cdiv(tokens * heads, rows),)](
+        x, out, cos, sin, x.stride(2), x.stride(1), out.stride(2), out.stride(1), cos.stride(1), tokens, heads,
+        HALF=half, PADDED=triton.next_power_of_2(half), ROWS=rows,
+    )  # fmt: skip
+    return out
