@@ -10,6 +10,8 @@ from typing import Any
 import torch
 from torch import nn
 from transformers import activations
+from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
+from transformers.models.phi.modeling_phi import PhiAttention
 
 from .attention import kernels_for
 
@@ -26,9 +28,10 @@ def fused_layers(model: nn.Module) -> Iterator[None]:
     - A tanh GELU that is spelt out is `torch.nn.functional.gelu(approximate="tanh")`: it rounds once.
     - A plain LoRA layer adds its change inside one matrix product (`addmm`), in the precision of the layer's output.
       peft converts the input to the adapter's precision, by default float32, and the sum back again.
-    - Rotary positions are one kernel for queries and one for keys, where the Triton kernels run.
+    - Rotary positions are one kernel for queries and one for keys, where the Triton kernels run; Phi's, which are a part
+      of each head, are turned in place.
     """
-    with fused_activations(model), fused_lora(model), fused_rotary(model):
+    with fused_activations(model), fused_lora(model), fused_rotary(model), fused_phi(model):
         yield
 
 
@@ -85,6 +88,39 @@ def fused_rotary(model: nn.Module) -> Iterator[None]:
     finally:
         for module, own in places:
             module.apply_rotary_pos_emb = own  # type: ignore[attr-defined]
+
+
+@contextmanager
+def fused_phi(model: nn.Module) -> Iterator[None]:
+    """Let Phi's attention turn the rotary part of its heads in place: transformers copies both parts together again."""
+    weight = next(model.parameters())
+    layers: list[Any] = []
+    if kernels_for(weight.device, weight.dtype):
+        layers = [m for m in model.modules() if isinstance(m, PhiAttention) and not m.qk_layernorm]
+    for layer in layers:
+        layer.forward = _phi_forward(layer)
+    try:
+        yield
+    finally:
+        for layer in layers:
+            del layer.forward
+
+
+def _phi_forward(layer: Any) -> Callable[..., Any]:
+    from .kernels import rotate
+
+    def forward(hidden_states: torch.Tensor, position_embeddings: Any, *args: Any, **kwargs: Any) -> Any:
+        shape = (*hidden_states.shape[:-1], -1, layer.head_dim)
+        projections = (layer.q_proj, layer.k_proj, layer.v_proj)
+        q, k, v = (project(hidden_states).view(shape).transpose(1, 2) for project in projections)
+        for states in (q, k):
+            part = states[..., : layer.rotary_ndims]
+            rotate(part, *position_embeddings, out=part)
+        attend = ALL_ATTENTION_FUNCTIONS[layer.config._attn_implementation]
+        out, _ = attend(layer, q, k, v, None, scaling=layer.scaling)
+        return layer.dense(out.reshape(*hidden_states.shape[:-1], -1)), None
+
+    return forward
 
 
 def _rotary(own: Callable[..., Any]) -> Callable[..., Any]:

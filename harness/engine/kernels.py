@@ -20,31 +20,35 @@ def _attend(
     q_ptr, k_ptr, v_ptr, out_ptr, end_ptr, position_ptr, first_ptr, block_ptr,
     q_token, q_head, k_token, k_head, v_token, v_head, out_token, out_head,
     tokens, scale, softcap, window,
-    GROUPS: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr, HAS_SOFTCAP: tl.constexpr,
-    HAS_WINDOW: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
+    GROUPS: tl.constexpr, WIDTH: tl.constexpr, MAIN: tl.constexpr, REST: tl.constexpr,
+    HAS_SOFTCAP: tl.constexpr, HAS_WINDOW: tl.constexpr, M: tl.constexpr, N: tl.constexpr,
 ):  # fmt: skip
+    # A head's width is a power of two (MAIN) and what is left, padded to one (REST, 0 where nothing is): 80 = 64 + 16.
     tile, head = tl.program_id(0), tl.program_id(1)
-    rows, columns = tile * M + tl.arange(0, M), tl.arange(0, PADDED)
+    rows, columns = tile * M + tl.arange(0, M), tl.arange(0, MAIN)
     real_rows, real_columns = rows < tokens, columns < WIDTH
-    q = tl.load(
-        q_ptr + rows[:, None].to(tl.int64) * q_token + head * q_head + columns[None, :],
-        mask=real_rows[:, None] & real_columns[None, :],
-        other=0.0,
-    )
+    q_rows = q_ptr + rows[:, None].to(tl.int64) * q_token + head * q_head
+    q = tl.load(q_rows + columns[None, :], mask=real_rows[:, None] & real_columns[None, :], other=0.0)
+    summed = tl.zeros([M, MAIN], tl.float32)
+    if REST:
+        others = MAIN + tl.arange(0, REST)
+        real_others = others < WIDTH
+        q_rest = tl.load(q_rows + others[None, :], mask=real_rows[:, None] & real_others[None, :], other=0.0)
+        summed_rest = tl.zeros([M, REST], tl.float32)
     if HAS_WINDOW:
         row_position = tl.load(position_ptr + rows, mask=real_rows, other=0)
     highest = tl.full([M], float("-inf"), tl.float32)
     total = tl.zeros([M], tl.float32)
-    summed = tl.zeros([M, PADDED], tl.float32)
     for place in range(tl.load(first_ptr + tile), tl.load(first_ptr + tile + 1)):
         keys = tl.load(block_ptr + place) * N + tl.arange(0, N)
         real_keys = keys < tokens
-        k = tl.load(
-            k_ptr + keys[None, :].to(tl.int64) * k_token + (head // GROUPS) * k_head + columns[:, None],
-            mask=real_keys[None, :] & real_columns[:, None],
-            other=0.0,
-        )
-        scores = tl.dot(q, k) * scale
+        k_rows = k_ptr + keys[None, :].to(tl.int64) * k_token + (head // GROUPS) * k_head
+        k = tl.load(k_rows + columns[:, None], mask=real_keys[None, :] & real_columns[:, None], other=0.0)
+        scores = tl.dot(q, k)
+        if REST:
+            k_rest = tl.load(k_rows + others[:, None], mask=real_keys[None, :] & real_others[:, None], other=0.0)
+            scores = tl.dot(q_rest, k_rest, scores)
+        scores *= scale
         if HAS_SOFTCAP:  # softcap * tanh(scores / softcap)
             scores = softcap * (2.0 * tl.sigmoid(2.0 * scores / softcap) - 1.0)
         end = tl.load(end_ptr + keys, mask=real_keys, other=0)
@@ -58,18 +62,21 @@ def _attend(
         weights = tl.exp(scores - base[:, None])
         shrink = tl.exp(highest - base)
         total = total * shrink + tl.sum(weights, 1)
-        v = tl.load(
-            v_ptr + keys[:, None].to(tl.int64) * v_token + (head // GROUPS) * v_head + columns[None, :],
-            mask=real_keys[:, None] & real_columns[None, :],
-            other=0.0,
-        )
-        summed = summed * shrink[:, None] + tl.dot(weights.to(v.dtype), v)
+        v_rows = v_ptr + keys[:, None].to(tl.int64) * v_token + (head // GROUPS) * v_head
+        v = tl.load(v_rows + columns[None, :], mask=real_keys[:, None] & real_columns[None, :], other=0.0)
+        weights = weights.to(v.dtype)
+        summed = tl.dot(weights, v, summed * shrink[:, None])
+        if REST:
+            v_rest = tl.load(v_rows + others[None, :], mask=real_keys[:, None] & real_others[None, :], other=0.0)
+            summed_rest = tl.dot(weights, v_rest, summed_rest * shrink[:, None])
         highest = higher
-    tl.store(
-        out_ptr + rows[:, None].to(tl.int64) * out_token + head * out_head + columns[None, :],
-        (summed / total[:, None]).to(out_ptr.dtype.element_ty),
-        mask=real_rows[:, None] & real_columns[None, :],
-    )
+    out_rows = out_ptr + rows[:, None].to(tl.int64) * out_token + head * out_head
+    kind = out_ptr.dtype.element_ty
+    found = (summed / total[:, None]).to(kind)
+    tl.store(out_rows + columns[None, :], found, mask=real_rows[:, None] & real_columns[None, :])
+    if REST:
+        found_rest = (summed_rest / total[:, None]).to(kind)
+        tl.store(out_rows + others[None, :], found_rest, mask=real_rows[:, None] & real_others[None, :])
 
 
 def attend(
@@ -104,15 +111,24 @@ def attend(
     """
     tokens, heads, width = q.shape
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    main, rest = parts(width)
     _attend[(triton.cdiv(tokens, QUERIES), heads)](
         q, k, v, out, end, positions, first, blocks,
         q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1), out.stride(0), out.stride(1),
         tokens, scale, softcap or 0.0, window or 0,
-        GROUPS=heads // k.shape[1], WIDTH=width, PADDED=max(16, triton.next_power_of_2(width)),
+        GROUPS=heads // k.shape[1], WIDTH=width, MAIN=main, REST=rest,
         HAS_SOFTCAP=softcap is not None, HAS_WINDOW=window is not None, M=QUERIES, N=KEYS,
         num_warps=4, num_stages=2,
     )  # fmt: skip
     return out
+
+
+def parts(width: int) -> tuple[int, int]:
+    """A head's width as a power of two and the rest, padded to one; 16 at least, as a matrix product needs."""
+    whole = triton.next_power_of_2(max(width, 16))
+    if whole == width or whole <= 32 or width > 3 * whole // 4:  # two parts would save no more than a quarter
+        return whole, 0
+    return whole // 2, max(16, triton.next_power_of_2(width - whole // 2))
 
 
 @triton.jit
@@ -135,19 +151,21 @@ def _rotate(
     tl.store(out + HALF, (high * cos_high.to(tl.float32) + low * sin_high.to(tl.float32)).to(kind), mask=real)
 
 
-def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+def rotate(x: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor, *, out: torch.Tensor | None = None) -> torch.Tensor:
     """Rotary positions of one sequence, halves rotated (Su et al. 2021, as Llama and GPT-NeoX lay them out).
 
     Args:
         x: [1, H, T, D]; any strides, but the last is 1.
         cos: [1, T, D].
         sin: [1, T, D].
+        out: where to write; may be `x` itself.
 
     Returns:
-        [1, H, T, D], a token's heads side by side in memory.
+        [1, H, T, D]; a new one has a token's heads side by side in memory.
     """
     _, heads, tokens, width = x.shape
-    out = torch.empty(1, tokens, heads, width, dtype=x.dtype, device=x.device).transpose(1, 2)
+    if out is None:
+        out = torch.empty(1, tokens, heads, width, dtype=x.dtype, device=x.device).transpose(1, 2)
     half = width // 2
     rows = max(1, 2048 // triton.next_power_of_2(half))
     _rotate[(triton.cdiv(tokens * heads, rows),)](

@@ -9,6 +9,7 @@ import torch
 
 from .attention import kernels_for, tree_attention
 from .base import virtual_tokens
+from .fused import fused_layers
 from .head import Head
 from .scoring import causal_of, decode
 from .shape import TreeShape
@@ -44,7 +45,7 @@ def why_not_trees(model: Any) -> str | None:
     device = next(causal.parameters()).device
     shape = TreeShape(forward, device, kernels=kernels_for(device, causal.dtype))
     try:
-        with tree_attention(causal):
+        with tree_attention(causal), fused_layers(causal):
             output, packed = decode(causal, forward, shape)
             with Head(causal).fed(output) as logits_of:
                 logits = logits_of(packed)

@@ -21,7 +21,7 @@ Ints = npt.NDArray[np.int64]
 
 # A shared prefix is kept as one node where that saves this share of its subtree's tokens. A word or two that all
 # questions start with is fed with each of them: small trees are cut and padded with less waste than one giant tree.
-MIN_SAVING = 0.02
+MIN_SAVING = 0.01
 
 
 @dataclass(frozen=True)
