@@ -246,7 +246,6 @@ def _quieten(*, offline: bool) -> None:
         "TRANSFORMERS_VERBOSITY": "error",
         "DATASETS_VERBOSITY": "error",
         "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
-        "TOKENIZERS_PARALLELISM": "false",
         "BITSANDBYTES_NOWELCOME": "1",
         # Waiting threads sleep: where other work shares the cores, spinning ones make each step wait for a time slice
         # (generation here: 75 s spinning, 7 s sleeping, with one other busy process on two cores).

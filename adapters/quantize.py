@@ -117,19 +117,14 @@ def dequantize_once(model: nn.Module) -> int:
 
     For more than one row bitsandbytes dequantises a layer's weight at each forward and multiplies by that; so the
     outputs stay the same bit for bit (tests/adapters/test_dequantize_once.py), and the time it takes is paid once. The
-    model then takes the memory of its full-precision form. Layers that compute in another precision than they were
-    quantised from are left as they are.
+    model then takes the memory of its full-precision form.
 
     Returns:
         How many layers were replaced.
     """
-    if importlib.util.find_spec("bitsandbytes") is None:
-        return 0
     import bitsandbytes as bnb
 
-    found = [(name, m) for name, m in model.named_modules() if isinstance(m, bnb.nn.Linear4bit)]
-    if any(m.compute_dtype not in (None, m.weight.quant_state.dtype) for _, m in found):
-        return 0
+    found = _dequantizable(model)
     for name, module in found:
         weight = bnb.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
         with torch.device("meta"):
@@ -139,6 +134,23 @@ def dequantize_once(model: nn.Module) -> int:
             plain.bias = nn.Parameter(module.bias.detach().to(weight.dtype), requires_grad=False)
         model.set_submodule(name, plain)
     return len(found)
+
+
+def dequantized_bytes(model: nn.Module) -> int:
+    """Bytes that the weights which :func:`dequantize_once` would make take; 0 where it has nothing to do."""
+    states = [module.weight.quant_state for _, module in _dequantizable(model)]
+    return sum(state.shape.numel() * state.dtype.itemsize for state in states)
+
+
+def _dequantizable(model: nn.Module) -> list[tuple[str, Any]]:
+    """4-bit layers that compute in the precision they were quantised from; none unless all of them do."""
+    if importlib.util.find_spec("bitsandbytes") is None:
+        return []
+    import bitsandbytes as bnb
+
+    found = [(name, m) for name, m in model.named_modules() if isinstance(m, bnb.nn.Linear4bit)]
+    same = all(m.compute_dtype in (None, m.weight.quant_state.dtype) for _, m in found)
+    return found if same else []
 
 
 def keep_cpu_weights(model: nn.Module) -> None:

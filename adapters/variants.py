@@ -15,7 +15,7 @@ from ..errors import UserError
 from ..files import sha256_json
 from .adapter_files import AdapterFiles
 from .attach import attach
-from .base import LoadedBase, load_tokenizer
+from .base import LoadedBase, load_tokenizer, pin
 from .identity import base_parts, variant_parts
 from .merge import merge
 from .quantize import bnb_config, copy_of, dequantize, quantize
@@ -60,6 +60,8 @@ class VariantFactory:
         self._adapters = adapters
         self._base_parts = base_parts(base)
         self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
+        if device.type == "cuda":
+            pin(base.model)
 
     def tokenizer(self, spec: VariantSpec) -> PreTrainedTokenizerBase:
         """The tokenizer of a variant: the adapter's own where its folder carries one, else the base's."""

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
-import io
 import json
 import math
 import os
@@ -169,14 +167,18 @@ def _stderr(error: Callable[[Sequence[Any]], Any], values: Sequence[Any]) -> flo
     """lm-eval's standard error, in this process.
 
     lm-eval bootstraps in a pool of forked processes; forking a process whose threads hold locks, as torch's do, can
-    hang for ever. Its own switch for a single process gives the same numbers. It also prints what it does.
+    hang for ever. Its own switch for a single process gives the same numbers. It also prints what it does: for its
+    module alone, since another thread may be writing to the terminal.
     """
+    from lm_eval.api import metrics
+
     before = os.environ.get(_ONE_PROCESS)
     os.environ[_ONE_PROCESS] = "1"
+    metrics.print = lambda *_, **__: None
     try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            return _finite(error(values))
+        return _finite(error(values))
     finally:
+        del metrics.print
         if before is None:
             del os.environ[_ONE_PROCESS]
         else:

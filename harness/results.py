@@ -29,6 +29,14 @@ class FileHash(_Model):
     sha256: str
 
 
+class RealForm(_Model):
+    """What scoring took of a variant whose 4-bit weights were then dequantised once: the form that is shipped."""
+
+    tokens_in: int
+    seconds: float
+    peak_memory_bytes: int | None = None
+
+
 class VariantInfo(_Model):
     """One variant: what it is made of, and the content hash that stands for it."""
 
@@ -41,6 +49,8 @@ class VariantInfo(_Model):
     parts: dict[str, str] = Field(default_factory=dict)  # what the identity is the hash of
     model_bytes: int | None = None  # weights and buffers in the variant's real form, quantisation state included
     load_seconds: float | None = None  # to derive the variant from the loaded base
+    scoring: str | None = None  # how log-likelihoods were computed, and why that way if not by prefix trees
+    real_form: RealForm | None = None  # set where scoring ran on weights that were dequantised once
     error: str | None = None  # why it could not be made
 
 

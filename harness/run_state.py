@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Mapping
 from datetime import UTC, datetime
 
@@ -24,6 +25,7 @@ class RunState:
         self.folder = folder
         self.manifest = manifest
         self.results = Results()
+        self._lock = threading.Lock()  # cells are finished beside the one that is asked
         self._earlier = read_manifest(folder.path) if folder.manifest.exists() else None
         self._earlier_results = read_results(folder.path)
 
@@ -99,6 +101,10 @@ class RunState:
         Raises:
             UserError: when the disk is full or cannot be written.
         """
+        with self._lock:
+            self._write()
+
+    def _write(self) -> None:
         self.manifest.warnings = [
             f"{cell.variant} · {cell.task}: {cell.truncated_items} of {cell.items} prompts were longer than the"
             f" context; {cell.truncated_tokens} tokens were cut from their left"
@@ -127,7 +133,8 @@ def _taken_over(info: VariantInfo, earlier: VariantInfo | None) -> VariantInfo:
     if info.identity is None:
         return earlier
     if info.identity == earlier.identity:
-        return info.model_copy(update={"model_bytes": earlier.model_bytes, "load_seconds": earlier.load_seconds})
+        measured = ("model_bytes", "load_seconds", "scoring", "real_form")
+        return info.model_copy(update={name: getattr(earlier, name) for name in measured})
     return info
 
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import logging
-import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -15,23 +13,20 @@ from .. import __version__
 from ..adapters.adapter_files import AdapterFiles, find_adapter
 from ..adapters.base import LoadedBase, load_base
 from ..adapters.spec import VariantSpec
-from ..adapters.variants import Variant, VariantFactory
+from ..adapters.variants import VariantFactory
 from ..errors import UserError
 from ..files import sha256_json
-from .cell_run import run_cell
-from .cells import fill_costs, make_scores
-from .engine.base import render_chat
+from .engine.base import Prepared, render_chat
 from .environment import choose_device, hardware, versions
+from .finishing import Finisher
 from .plan import RunOptions, cell_hash, select, suite_hash
 from .progress import RunProgress
-from .records import read_records, write_records
 from .results import AdapterInfo, CellResult, FileHash, Manifest, VariantInfo
-from .run_folder import DiskError, RunFolder, disk_errors
+from .run_folder import RunFolder
 from .run_state import RunState, now
 from .suite_file import SuiteFile
 from .tasks import BuiltTask, Prompting, build, load_tasks
-
-_log = logging.getLogger(__name__)
+from .variant_run import VariantRun
 
 
 @dataclass(frozen=True)
@@ -62,6 +57,7 @@ class Runner:
         self.device = choose_device(options.device or file.suite.engine.device)
         self.state = RunState(folder, self._manifest(file))
         self._built: dict[str, list[BuiltTask]] = {}
+        self._prepared: dict[str, Prepared] = {}  # encoded requests, by the tokenizer's hash
 
     def run(self) -> Outcome:
         """Run every selected cell that is not there yet.
@@ -78,8 +74,10 @@ class Runner:
             self._choose(base)
             factory = VariantFactory(base, self.suite.quantizations, self._adapters(base), self.device)
             self._announce(factory)
-            for spec in self.selection.variants:
-                self._run_variant(factory, spec)
+            keep_prompts = self.suite.output.prompts
+            with Finisher(self.state, self.folder, self.progress, keep_prompts=keep_prompts) as finisher:
+                for spec in self.selection.variants:
+                    self._run_variant(factory, spec, finisher)
         except KeyboardInterrupt:
             self.state.manifest.status = "interrupted"
             raise
@@ -116,16 +114,9 @@ class Runner:
         if suite.base.dtype == "auto":
             chosen.append(f"dtype: {str(base.dtype).removeprefix('torch.')}, the base's own")
         chosen.append(f"attention: {base.model.config._attn_implementation}")
-        chosen.append("engine: plain (transformers' forward and generate)")
-        chosen.append(f"batch budget: {self.batch_tokens} tokens a forward")
         for name, quantization in suite.quantizations.items():
             if quantization.load_in_4bit and quantization.bnb_4bit_compute_dtype is None:
                 chosen.append(f"quantizations.{name}: bnb_4bit_compute_dtype is the base's dtype")
-
-    @property
-    def batch_tokens(self) -> int:
-        """Tokens of one forward."""
-        return self.suite.engine.batch_tokens or (16384 if self.device.type == "cuda" else 4096)
 
     def _adapters(self, base: LoadedBase) -> dict[str, AdapterFiles]:
         """Find, or train, the adapters that the selected variants need."""
@@ -214,84 +205,40 @@ class Runner:
 
     # ---- cells
 
-    def _run_variant(self, factory: VariantFactory, spec: VariantSpec) -> None:
-        waiting = [
-            built
-            for built in self._tasks_for(factory.tokenizer(spec))
-            if not self.state.is_done(spec.name, built.info.name)
-        ]
+    def _run_variant(self, factory: VariantFactory, spec: VariantSpec, finisher: Finisher) -> None:
+        tokenizer = factory.tokenizer(spec)
+        waiting = [b for b in self._tasks_for(tokenizer) if not self.state.is_done(spec.name, b.info.name)]
         if not waiting:
             self.progress.say(f"✓ {spec.name}: every cell is already here")
             return
         info = self.state.variant(spec.name)
+        cells = {
+            built.info.name: CellResult(
+                variant=spec.name, task=built.info.name, cell_hash=self._hashes[spec.name, built.info.name]
+            )
+            for built in waiting
+        }
         try:
             with self._said(f"making {spec.name}"):
                 variant = factory.make(spec)
+            info.model_bytes = variant.model_bytes
+            info.load_seconds = round(variant.load_seconds, 3)
+            prepared = self._prepared.setdefault(info.parts["tokenizer"], {})
+            with self._said(f"warming up {spec.name}"):
+                run = VariantRun(variant, info, self.suite, self.device, prepared, self.progress)
         except Exception as error:
             if isinstance(error, UserError | torch.OutOfMemoryError):
                 info.error = str(error) if isinstance(error, UserError) else "the device has no room for this variant"
             else:
-                info.error = self._bug(f"making {spec.name}", error)
-            for built in waiting:
-                self._failed(spec.name, built, info.error)
-            self.state.write()
+                info.error = finisher.bug(f"making {spec.name}", error)
+            for cell in cells.values():
+                finisher.failed(cell, info.error)
             return
         info.error = None
-        info.model_bytes = variant.model_bytes
-        info.load_seconds = round(variant.load_seconds, 3)
-        for built in waiting:
-            self._run_task(variant, built)
-            self.state.write()
-        del variant
+        run.run(waiting, cells, self.folder, finisher)
+        del variant, run
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
-
-    def _run_task(self, variant: Variant, built: BuiltTask) -> None:
-        name, task = variant.spec.name, built.info.name
-        cell = CellResult(variant=name, task=task, cell_hash=self._hashes[name, task])
-        journal, path = self.folder.journal(name, task), self.folder.records(name, task)
-        try:
-            records = run_cell(
-                variant,
-                built,
-                cell,
-                journal=journal,
-                suite=self.suite,
-                batch_tokens=self.batch_tokens,
-                device=self.device,
-                progress=self.progress,
-            )
-            with disk_errors(self.folder.path):
-                write_records(path, records)
-            # Scores come from what was written: what a report reads is what was scored.
-            cell.scores = make_scores(built, read_records(path))
-            cell.records = self.folder.relative(path)
-            fill_costs(cell, records)
-            cell.status = "done"
-            self.state.put(cell)
-            journal.unlink(missing_ok=True)
-            self.progress.finished(cell, built.info.headline)
-        except DiskError:
-            raise
-        except UserError as error:
-            self._failed(name, built, str(error))
-        except torch.cuda.OutOfMemoryError:
-            what = "the device ran out of memory even for one item; lower base.max_length or use a smaller model"
-            self._failed(name, built, what)
-        except Exception as error:
-            self._failed(name, built, self._bug(f"{name} · {task}", error))
-
-    def _failed(self, variant: str, built: BuiltTask, error: str) -> None:
-        cell = CellResult(variant=variant, task=built.info.name, status="failed", error=error)
-        self.state.put(cell)
-        self.progress.finished(cell, [])
-
-    def _bug(self, what: str, error: Exception) -> str:
-        """A bug keeps its traceback, on the terminal and in the log; the other cells go on."""
-        trace = traceback.format_exc()
-        _log.error("%s failed\n%s", what, trace)
-        self.progress.say(trace.rstrip(), style="red")
-        return f"{type(error).__name__}: {error}"
 
     @contextmanager
     def _said(self, what: str) -> Iterator[None]:

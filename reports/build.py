@@ -152,16 +152,22 @@ def _costs(run: RunComparison) -> Table:
     rows = []
     for variant in run.manifest.variants:
         cells = [one for one in run.results.cells if one.variant == variant.name and one.status == "done"]
-        peaks = [one.peak_memory_bytes for one in cells if one.peak_memory_bytes is not None]
+        scored = [one for one in cells if one.task not in generated]
+        written = [one for one in cells if one.task in generated]
+        real = variant.real_form  # scoring ran on dequantised weights: what counts was measured before
+        peaks = [one.peak_memory_bytes for one in (written if real else cells)]
+        peaks += [real.peak_memory_bytes] if real else []
         shown = (
             fmt.size(variant.model_bytes),
-            fmt.size(max(peaks, default=None)),
+            fmt.size(max((peak for peak in peaks if peak is not None), default=None)),
             fmt.duration(variant.load_seconds),
-            _rate([(one.tokens_in, one.seconds) for one in cells if one.task not in generated]),
-            _rate([(one.tokens_out, one.seconds) for one in cells if one.task in generated]),
+            _rate([(one.tokens_in, one.seconds) for one in ([real] if real else scored)]),
+            _rate([(one.tokens_out, one.seconds) for one in written]),
         )
         rows.append((Cell(line(name(variant.name))), *(Cell(line(text)) for text in shown)))
-    caption = "Scoring counts the tokens fed to the model, generation those that it wrote"
+    caption = "Scoring counts every request's tokens, shared or not, and generation those that were written"
+    if any(variant.real_form for variant in run.manifest.variants):
+        caption += "; where 4-bit weights were dequantised once, memory and scoring are those of a forward before it"
     if not str(run.manifest.hardware.get("device", "")).startswith("cuda"):
         caption += "; peak memory is the whole process's, with the base that every variant is copied from"
     return Table(caption, columns, tuple(rows))

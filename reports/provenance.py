@@ -55,10 +55,12 @@ def _variants(variants: list[VariantInfo]) -> Block | None:
             _named(one.quantization),
             _named(one.merge),
             _named(one.identity and fmt.short_hash(one.identity)),
+            Cell(line(prose(one.scoring or fmt.NOTHING))),
         )
         for one in variants
     ]
-    columns = _columns("Variant", "Kind", "Adapter", "Quantisation", "Merge", "Identity")
+    scored = "Log-likelihoods by"
+    columns = _columns("Variant", "Kind", "Adapter", "Quantisation", "Merge", "Identity", scored, wide=(scored,))
     return Block(line("Variants"), table=Table("Variants", columns, tuple(rows))) if rows else None
 
 

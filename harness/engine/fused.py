@@ -28,8 +28,8 @@ def fused_layers(model: nn.Module) -> Iterator[None]:
     - A tanh GELU that is spelt out is `torch.nn.functional.gelu(approximate="tanh")`: it rounds once.
     - A plain LoRA layer adds its change inside one matrix product (`addmm`), in the precision of the layer's output.
       peft converts the input to the adapter's precision, by default float32, and the sum back again.
-    - Rotary positions are one kernel for queries and one for keys, where the Triton kernels run; Phi's, which are a part
-      of each head, are turned in place.
+    - Rotary positions are one kernel for queries and one for keys, where the Triton kernels run; Phi's, which turn only
+      a part of each head, are turned in place.
     """
     with fused_activations(model), fused_lora(model), fused_rotary(model), fused_phi(model):
         yield

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from .tree import Forward
+from .tree import Forward, Ints
 
 _CHUNK_BYTES = {"cuda": 2**29, "cpu": 2**26}  # of one chunk's float32 log-probabilities
 
@@ -80,6 +80,6 @@ class Head:
             del decoder.forward  # the class's own shows again
 
 
-def by_row(forward: Forward) -> np.ndarray:  # type: ignore[type-arg]
+def by_row(forward: Forward) -> Ints:
     """The order in which :class:`Head` scores a forward's targets: by the position that says them."""
     return np.argsort(forward.target_row, kind="stable")

@@ -102,12 +102,12 @@ class Encoder:
         found: list[Pair] = []
         for place in places:
             if isinstance(place, tuple):
-                context, whole = context_tokens[place[0]], whole_tokens[place[1]]
-                found.append((context, whole[len(context) :]))
+                start = context_tokens[place[0]]
+                found.append((start, whole_tokens[place[1]][len(start) :]))
             else:
                 tokens = bare_tokens[place]
-                starts = bool(tokens) and tokens[0] == self.prefix
-                found.append((tokens[:1], tokens[1:]) if starts else ([self.prefix], tokens))
+                has_prefix = bool(tokens) and tokens[0] == self.prefix
+                found.append((tokens[:1], tokens[1:]) if has_prefix else ([self.prefix], tokens))
         return found
 
     def windows(self, texts: Sequence[str], max_length: int) -> Iterator[tuple[int, Pair]]:

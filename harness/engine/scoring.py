@@ -48,25 +48,28 @@ class TreeEngine(PlainEngine):
 
     def _by_trees(self, requests: ScoringRequests) -> Iterator[tuple[int, Response]]:
         plan = requests.plan
-        ranges = deque(plan.ranges(self.batch_tokens))
-        under_way: tuple[Forward, torch.Tensor, torch.Tensor] | None = None
+        # An accelerator works on one forward while the answers of the one before are read; nothing else gains by it.
+        ahead = 1 if self.device.type == "cuda" else 0
+        under_way: deque[tuple[Forward, torch.Tensor, torch.Tensor]] = deque()
+        start = 0
         with self._decoder() as run:
-            while ranges:
-                first, last = ranges[0]
-                forward = plan.forward(first, last)
+            while start < len(plan):
+                end = plan.end(self.batch_tokens, start)
+                forward = plan.forward(start, end)
                 found = _unless_out_of_memory(run, forward)
-                # Read the forward before only now: the device has the next to work on meanwhile.
-                if under_way is not None:
-                    yield from _answers(plan, requests, *under_way)
-                    under_way = None
-                if found is None and last - first > 1:
-                    self.batch_tokens = max(1, len(forward.tokens) // 2)
-                    ranges = deque(plan.ranges(self.batch_tokens, first))
-                    continue
-                under_way = (forward, *(found or run(forward)))
-                ranges.popleft()
-            if under_way is not None:
-                yield from _answers(plan, requests, *under_way)
+                if found is None:
+                    while under_way:
+                        yield from _answers(plan, requests, *under_way.popleft())
+                    if end - start > 1:
+                        self.batch_tokens = max(1, len(forward.tokens) // 2)
+                        continue
+                    found = run(forward)  # with nothing else under way even a long sequence may fit
+                under_way.append((forward, *found))
+                start = end
+                while len(under_way) > ahead:
+                    yield from _answers(plan, requests, *under_way.popleft())
+            while under_way:
+                yield from _answers(plan, requests, *under_way.popleft())
 
     @contextmanager
     def _decoder(self) -> Iterator[Run]:

@@ -108,6 +108,7 @@ class Plan:
             self.shared = _worthwhile(self.lengths, common)
         else:
             self.shared = common
+        self._new = self.lengths - self.shared
         self._built: dict[tuple[int, int], Forward] = {}
 
     def __len__(self) -> int:
@@ -116,26 +117,30 @@ class Plan:
     @property
     def tokens(self) -> int:
         """Tokens of all sequences when every prefix worth sharing is fed once."""
-        return int((self.lengths - self.shared).sum())
+        return int(self._new.sum())
 
-    def ranges(self, budget: int, start: int = 0) -> list[tuple[int, int]]:
-        """Cut the sequences from `start` on into forwards of at most `budget` tokens, one sequence at least.
+    def end(self, budget: int, start: int) -> int:
+        """Where the forward that starts with sequence `start` ends: at most `budget` tokens, one sequence at least.
 
-        A prefix that two forwards share is fed in both; so a cut is moved forward, by an eighth of the budget at most,
+        A prefix that two forwards share is fed in both; so the cut is moved back, by an eighth of the budget at most,
         to where the least is shared.
         """
-        found = []
+        # Tokens of the forward that starts here and ends with each sequence.
+        new = self._new[start : start + budget + 1].copy()
+        new[0] = self.lengths[start]
+        filled = np.cumsum(new)
+        end = start + max(1, int(np.searchsorted(filled, budget, side="right")))
+        if end >= len(self):
+            return len(self)
+        first = start + max(1, int(np.searchsorted(filled, budget - budget // 8, side="right")))
+        shared = self.shared[min(first, end) : end + 1]
+        return end - int(np.argmin(shared[::-1]))
+
+    def ranges(self, budget: int) -> list[tuple[int, int]]:
+        """All forwards of a budget, as (first sequence, end)."""
+        found, start = [], 0
         while start < len(self):
-            # Tokens of the forward that starts here and ends with sequence i.
-            new = (self.lengths - self.shared)[start : start + budget + 1].copy()
-            new[0] = self.lengths[start]
-            filled = np.cumsum(new)
-            end = start + max(1, int(np.searchsorted(filled, budget, side="right")))
-            if end < len(self):
-                first = start + max(1, int(np.searchsorted(filled, budget - budget // 8, side="right")))
-                first = min(first, end)
-                shared = self.shared[first : end + 1]
-                end = first + len(shared) - 1 - int(np.argmin(shared[::-1]))
+            end = self.end(budget, start)
             found.append((start, end))
             start = end
         return found

@@ -125,7 +125,7 @@ def test_sampling_depends_on_the_items_seed_alone(pair: tuple[PlainEngine, HFLM]
 def test_a_cut_prompt_is_counted(pair: tuple[PlainEngine, HFLM]) -> None:
     ours, _ = pair
     [(_, scored)] = list(ours.answers(_instances("loglikelihood", [(LONG, " end")])))
-    assert scored.truncated == sum(map(len, ours._pair(LONG, " end"))) - (ours.max_length + 1) > 0
+    assert scored.truncated == sum(map(len, ours.encoder.pairs([(LONG, " end")])[0])) - (ours.max_length + 1) > 0
     [(_, generated)] = list(ours.answers(_instances("generate_until", [(LONG, {"until": [], "max_gen_toks": 10})])))
     assert generated.truncated == len(ours.tok_encode(LONG)) - (ours.max_length - 10)
 

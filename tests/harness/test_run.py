@@ -14,8 +14,10 @@ from typing import Any
 import pytest
 
 from phibench.cli import main
-from phibench.harness import cell_run
+from phibench.harness import variant_run
+from phibench.harness.engine.head import Head
 from phibench.harness.engine.plain import PlainEngine
+from phibench.harness.engine.tree import Forward
 from phibench.harness.records import read_records
 from phibench.harness.results import CellResult, Manifest, Results, read_manifest, read_results
 from support.tiny import save_tiny_adapter, save_tiny_model
@@ -179,7 +181,7 @@ def test_a_second_run_reuses_every_cell(run: Run, suite: Path, tmp_path: Path, m
     out = tmp_path / "out"
     assert run("run", suite, "--out", out, "--limit", 2)[0] == 0
     before = (out / "records" / "base" / "mini_arc_easy.parquet").stat().st_mtime_ns
-    monkeypatch.setattr(cell_run, "PlainEngine", _never)
+    monkeypatch.setattr(variant_run, "TreeEngine", _never)
     code, printed = run("run", suite, "--out", out, "--limit", 2)
     assert code == 0, printed
     assert "already here" in printed
@@ -207,18 +209,18 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     run: Run, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     out, whole = tmp_path / "out", tmp_path / "whole"
-    real = PlainEngine._score_batch
+    real = Head.score
     calls = {"n": 0}
 
-    def stops(self: PlainEngine, batch: list[int], cut: Any) -> Any:
+    def stops(self: Head, hidden: Any, forward: Forward, output: Any) -> Any:
         calls["n"] += 1
         if calls["n"] == 3:
             raise KeyboardInterrupt
-        return real(self, batch, cut)
+        return real(self, hidden, forward, output)
 
     small = "\n[engine]\nbatch_tokens = 200\n"
     suite.write_text(suite.read_text() + small, encoding="utf-8")
-    monkeypatch.setattr(PlainEngine, "_score_batch", stops)
+    monkeypatch.setattr(Head, "score", stops)
     code, printed = run("run", suite, "--out", out, "--limit", 4)
     assert code == 130
     assert "Traceback" not in printed
@@ -228,11 +230,11 @@ def test_an_interrupted_run_goes_on_where_it_stopped(
     assert len(kept) > 1
     asked: list[int] = []
 
-    def counts(self: PlainEngine, batch: list[int], cut: Any) -> Any:
-        asked.append(len(batch))
-        return real(self, batch, cut)
+    def counts(self: Head, hidden: Any, forward: Forward, output: Any) -> Any:
+        asked.append(len(forward.owners))
+        return real(self, hidden, forward, output)
 
-    monkeypatch.setattr(PlainEngine, "_score_batch", counts)
+    monkeypatch.setattr(Head, "score", counts)
     assert run("run", suite, "--out", out, "--limit", 4)[0] == 0
     first_pass = sum(asked)
     asked.clear()
@@ -289,23 +291,23 @@ def test_a_bug_in_one_cell_keeps_its_traceback_and_the_rest_goes_on(
 def test_a_full_disk_keeps_what_is_finished(
     run: Run, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from phibench.harness import runner
+    from phibench.harness import finishing
 
-    real = runner.write_records
+    real = finishing.write_records
 
     def full(path: Path, records: Any) -> None:
         if path.stem == "test_rolling":
             raise OSError(errno.ENOSPC, "No space left on device", str(path))
         real(path, records)
 
-    monkeypatch.setattr(runner, "write_records", full)
+    monkeypatch.setattr(finishing, "write_records", full)
     out = tmp_path / "out"
     code, printed = run("run", suite, "--out", out, "--limit", 2)
     assert code == 2
     assert "disk is full" in printed
     assert "Traceback" not in printed
     assert statuses(out)["base", "mini_arc_easy"] == "done"
-    monkeypatch.setattr(runner, "write_records", real)
+    monkeypatch.setattr(finishing, "write_records", real)
     assert run("run", suite, "--out", out, "--limit", 2)[0] == 0
 
 
@@ -449,7 +451,7 @@ def test_a_generation_that_leaves_no_room_for_a_prompt_fails_its_cells_alone(
 def test_metric_options_that_cannot_work_are_told_before_a_model_is_asked(
     run: Run, suite: Path, tmp_path: Path, options: str, says: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(cell_run, "PlainEngine", _never)
+    monkeypatch.setattr(variant_run, "TreeEngine", _never)
     task = f'\n[[tasks]]\nname = "mini_webglm_qa"\nmetric_options = {options}\n'
     suite.write_text(suite.read_text().replace("[data]", task + "[data]"), encoding="utf-8")
     code, printed = run("run", suite, "--out", tmp_path / "out", "--limit", 2, "--only", "base", "--offline")
