@@ -187,9 +187,9 @@ def clone_to(model: PreTrainedModel, device: torch.device, *, share: Collection[
 
 
 def pin(model: PreTrainedModel) -> None:
-    """Move a model's host memory to page-locked pages, where there is room: copies to a CUDA device are then far faster.
+    """Move a model in host memory to page-locked pages, where there is room: copies to a CUDA device go far faster.
 
-    Raises nothing: without room the model stays as it is.
+    Without room the model stays as it is.
     """
     parameters = [p for p in model.parameters() if p.device.type == "cpu" and not p.is_pinned()]
     needed = sum(p.numel() * p.element_size() for p in parameters)

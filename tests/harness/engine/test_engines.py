@@ -1,4 +1,4 @@
-"""The plain engine against stock lm-eval's own Hugging Face model, request by request."""
+"""Both engines against stock lm-eval's own Hugging Face model, request by request."""
 
 from __future__ import annotations
 
@@ -12,6 +12,9 @@ from lm_eval.models.huggingface import HFLM
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from phibench.harness.engine.plain import PlainEngine
+from phibench.harness.engine.requests import fit
+from phibench.harness.engine.scoring import TreeEngine
+from phibench.harness.engine.tree import Scored
 from support.tiny import save_tiny_model
 
 LONG = "The old bridge in the north was built of stone, and the rain falls on it. " * 12
@@ -30,15 +33,20 @@ PAIRS = [
 ]
 
 
-@pytest.fixture(scope="module", params=[False, True], ids=["plain", "bos"])
+@pytest.fixture(
+    scope="module",
+    params=[(PlainEngine, False), (PlainEngine, True), (TreeEngine, False), (TreeEngine, True)],
+    ids=["plain", "plain-bos", "trees", "trees-bos"],
+)
 def pair(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> tuple[PlainEngine, HFLM]:
-    folder = save_tiny_model(tmp_path_factory.mktemp("model"), bos=request.param)
+    kind, bos = request.param
+    folder = save_tiny_model(tmp_path_factory.mktemp("model"), bos=bos)
     model = AutoModelForCausalLM.from_pretrained(folder).eval()
     tokenizer = AutoTokenizer.from_pretrained(folder)
     # Without its logits cache: with it, lm-eval 0.4.13 answers the second of two requests that are split differently
     # but spell the same text (two of PAIRS) from the wrong positions.
     stock = HFLM(pretrained=model, tokenizer=tokenizer, batch_size=1, logits_cache=False)
-    return PlainEngine(model, tokenizer, batch_tokens=300), stock
+    return kind(model, tokenizer, batch_tokens=300), stock
 
 
 def _instances(kind: Any, arguments: list[tuple[Any, ...]]) -> list[Instance]:
@@ -60,8 +68,18 @@ def test_the_batch_budget_changes_nothing(pair: tuple[PlainEngine, HFLM]) -> Non
     requests = _instances("loglikelihood", PAIRS)
     expected = ours.loglikelihood(requests)
     for budget in (1, 64, 100_000):
-        other = PlainEngine(ours.model, ours.tokenizer, batch_tokens=budget)
+        other = type(ours)(ours.model, ours.tokenizer, batch_tokens=budget)
         assert [ll for ll, _ in other.loglikelihood(requests)] == pytest.approx([ll for ll, _ in expected], abs=1e-4)
+
+
+def test_texts_are_encoded_as_lm_eval_encodes_them(pair: tuple[PlainEngine, HFLM]) -> None:
+    ours, stock = pair
+    bos = ours.tokenizer.bos_token
+    pairs = [p for p in PAIRS if p[0]] + [(bos + "x", " y"), ("ends in spaces   ", "z"), (" ", "leading"), ("x", bos)]
+    expected = [stock._encode_pair(*args) for args in pairs]
+    assert ours.encoder.pairs(pairs) == expected
+    assert [ours._encode_pair(*args) for args in pairs] == expected
+    assert ours.encoder.pairs([("", bos + "x")]) == [([ours.prefix_token_id], ours.tok_encode("x", False))]
 
 
 def test_rolling_windows_are_lm_evals(pair: tuple[PlainEngine, HFLM]) -> None:
@@ -130,7 +148,9 @@ def test_a_cut_prompt_is_counted(pair: tuple[PlainEngine, HFLM]) -> None:
     assert generated.truncated == len(ours.tok_encode(LONG)) - (ours.max_length - 10)
 
 
-def test_memory_running_out_halves_the_budget(pair: tuple[PlainEngine, HFLM], monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_running_out_halves_the_plain_budget(
+    pair: tuple[PlainEngine, HFLM], monkeypatch: pytest.MonkeyPatch
+) -> None:
     ours, _ = pair
     engine = PlainEngine(ours.model, ours.tokenizer, batch_tokens=10_000)
     real = engine._score_batch
@@ -150,10 +170,9 @@ def test_memory_running_out_halves_the_budget(pair: tuple[PlainEngine, HFLM], mo
 
 def test_requests_that_cannot_be_asked() -> None:
     engine = PlainEngine.__new__(PlainEngine)
-    engine.max_length = 4
     with pytest.raises(ValueError, match="at least one"):
-        engine._fit([1], [])
-    assert engine._fit([1], [2, 3, 4, 5, 6, 7]) == ([3, 4, 5, 6], [4, 5, 6, 7], 2)
+        fit([1], [], 4)
+    assert fit([1], [2, 3, 4, 5, 6, 7], 4) == Scored([3, 4, 5, 6], [4, 5, 6, 7], 2)
     with pytest.raises(ValueError, match="one request type"):
         list(engine.answers([*_instances("loglikelihood", [("a", "b")]), *_instances("generate_until", [("a", {})])]))
 

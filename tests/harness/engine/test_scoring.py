@@ -1,0 +1,289 @@
+"""The tree engine against models' own forwards: every family, every adapter form, any budget and order."""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import transformers as tf
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from phibench.adapters.spec import VariantSpec
+from phibench.harness.engine import scoring
+from phibench.harness.engine.attention import TreeUnsupportedError
+from phibench.harness.engine.budget import token_budget
+from phibench.harness.engine.head import Head
+from phibench.harness.engine.plain import PlainEngine
+from phibench.harness.engine.scoring import TreeEngine
+from phibench.harness.engine.support import why_not_trees
+from support.models import CPU, factory, load, lora, save_adapter, save_base, tiny_model, tiny_tokenizer
+
+COMMON: dict[str, Any] = {
+    "vocab_size": 272, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4,
+    "num_key_value_heads": 2, "max_position_embeddings": 256, "initializer_range": 0.2, "pad_token_id": 0,
+}  # fmt: skip
+SMALL: dict[str, Any] = {"vocab_size": 272, "n_embd": 64, "n_layer": 2, "n_head": 4, "initializer_range": 0.2}
+NEOX = {key: value for key, value in COMMON.items() if key != "num_key_value_heads"}
+SERVED: dict[str, Callable[[], Any]] = {
+    "phi": lambda: tf.PhiConfig(**COMMON),
+    "phi-3": lambda: tf.Phi3Config(**COMMON, sliding_window=8, bos_token_id=1, eos_token_id=2),
+    "llama": lambda: tf.LlamaConfig(**COMMON),
+    "qwen-2": lambda: tf.Qwen2Config(**COMMON, use_sliding_window=True, sliding_window=8, max_window_layers=2),
+    "qwen-3": lambda: tf.Qwen3Config(**COMMON, head_dim=16),
+    "mistral": lambda: tf.MistralConfig(**COMMON, sliding_window=8),
+    "gemma-2": lambda: tf.Gemma2Config(
+        **COMMON,
+        head_dim=16,
+        sliding_window=8,
+        attn_logit_softcapping=5.0,
+        final_logit_softcapping=3.0,
+        query_pre_attn_scalar=16,
+    ),
+    "gemma-3": lambda: tf.Gemma3TextConfig(**COMMON, head_dim=16, sliding_window=8),
+    "gpt-neox": lambda: tf.GPTNeoXConfig(**NEOX),
+    "gpt-2": lambda: tf.GPT2Config(**SMALL, n_positions=256),
+    "opt": lambda: tf.OPTConfig(
+        vocab_size=272, hidden_size=64, ffn_dim=128, num_hidden_layers=2, num_attention_heads=4,
+        max_position_embeddings=256, init_std=0.2, word_embed_proj_dim=64, pad_token_id=0,
+    ),
+    "mixtral": lambda: tf.MixtralConfig(**COMMON, num_local_experts=4),
+    "granite": lambda: tf.GraniteConfig(**COMMON, logits_scaling=4.0),
+    "cohere": lambda: tf.CohereConfig(**COMMON),
+}  # fmt: skip
+NOT_SERVED: dict[str, tuple[Callable[[], Any], str]] = {
+    "bloom (ALiBi)": (
+        lambda: tf.BloomConfig(vocab_size=272, hidden_size=64, n_layer=2, n_head=4, initializer_range=0.2),
+        "registry",
+    ),
+    "mamba (recurrent)": (
+        lambda: tf.MambaConfig(vocab_size=272, hidden_size=64, num_hidden_layers=2, initializer_range=0.2),
+        "registry",
+    ),
+    "recurrent gemma": (
+        lambda: tf.RecurrentGemmaConfig(
+            vocab_size=272, hidden_size=64, intermediate_size=128, num_hidden_layers=3, num_attention_heads=4,
+            lru_width=64, attention_window_size=8,
+        ),
+        "off by",
+    ),
+    "lfm-2 (convolutions)": (
+        lambda: tf.Lfm2Config(**COMMON, layer_types=["conv", "full_attention", "conv", "full_attention"]),
+        "off by",
+    ),
+    "gpt-oss (attention sinks)": (
+        lambda: tf.GptOssConfig(**COMMON, head_dim=16, sliding_window=8, num_local_experts=4),
+        "s_aux",
+    ),
+}  # fmt: skip
+
+
+def make(config: Any) -> Any:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        model = tf.AutoModelForCausalLM.from_config(config).eval()
+        for parameter in model.parameters():  # norms and biases start at ones and zeros: make them count
+            parameter.data.add_(torch.randn_like(parameter) * 0.02)
+    return model
+
+
+def token_pairs(seed: int = 0, questions: int = 10) -> list[tuple[list[int], list[int]]]:
+    """Questions with choices, a question within a question, a long continuation, repeats."""
+    draw = random.Random(seed)
+
+    def some(most: int, least: int = 1) -> list[int]:
+        return [draw.randint(3, 250) for _ in range(draw.randint(least, most))]
+
+    pairs = []
+    for _ in range(questions):
+        context = some(24)
+        pairs += [(context, some(8)) for _ in range(draw.randint(1, 4))]
+    pairs.append((some(3), some(60, 60)))
+    pairs.append((pairs[0][0] + pairs[0][1], some(4)))
+    pairs.append(pairs[0])
+    return pairs
+
+
+def naive(model: Any, pairs: list[tuple[list[int], list[int]]]) -> list[tuple[float, bool]]:
+    """One request at a time, every logit: (log-likelihood, is greedy)."""
+    found = []
+    for context, continuation in pairs:
+        with torch.no_grad():
+            logits = model(torch.tensor([[*context, *continuation[:-1]]])).logits[0, -len(continuation) :].float()
+        target = torch.tensor(continuation)
+        chosen = torch.log_softmax(logits, -1).gather(1, target[:, None]).sum()
+        found.append((float(chosen), bool((logits.argmax(-1) == target).all())))
+    return found
+
+
+def check(engine: PlainEngine, pairs: list[tuple[list[int], list[int]]], model: Any, tolerance: float = 1e-4) -> None:
+    found = dict(engine.score(pairs))
+    assert sorted(found) == list(range(len(pairs)))
+    for i, (loglikelihood, is_greedy) in enumerate(naive(model, pairs)):
+        assert found[i].loglikelihood == pytest.approx(loglikelihood, abs=tolerance), pairs[i]
+        assert found[i].is_greedy == is_greedy
+
+
+@pytest.mark.parametrize("family", SERVED)
+def test_families_that_trees_serve(family: str) -> None:
+    model = make(SERVED[family]())
+    assert why_not_trees(model) is None
+    own = model.config._attn_implementation
+    for budget in (40, 4096):
+        engine = TreeEngine(model, tiny_tokenizer(), max_length=256, batch_tokens=budget)
+        check(engine, token_pairs(), model)
+        assert engine.fallback is None
+    assert model.config._attn_implementation == own
+
+
+@pytest.mark.parametrize("family", NOT_SERVED)
+def test_families_that_trees_do_not_serve_are_found_out(family: str) -> None:
+    config, says = NOT_SERVED[family]
+    model = make(config())
+    own = model.config._attn_implementation
+    assert says in str(why_not_trees(model))
+    assert model.config._attn_implementation == own
+
+
+def test_a_window_that_only_the_mask_knows_ends_in_the_plain_way(monkeypatch: pytest.MonkeyPatch) -> None:
+    model = make(SERVED["mistral"]())
+    pairs = token_pairs()
+    expected = naive(model, pairs)
+    for layer in model.model.layers:  # as models whose layers do not name their window
+        forward = layer.self_attn.forward
+
+        def nameless(*args: Any, forward: Any = forward, module: Any = layer.self_attn, **kwargs: Any) -> Any:
+            module.config.sliding_window, kept = None, module.config.sliding_window
+            try:
+                return forward(*args, **kwargs)
+            finally:
+                module.config.sliding_window = kept
+
+        monkeypatch.setattr(layer.self_attn, "forward", nameless)
+    engine = TreeEngine(model, tiny_tokenizer(), max_length=256, batch_tokens=64)
+    found = dict(engine.score(pairs))
+    assert "cut to 8 tokens" in str(engine.fallback)
+    for i, (loglikelihood, is_greedy) in enumerate(expected):
+        assert found[i].loglikelihood == pytest.approx(loglikelihood, abs=1e-4)
+        assert found[i].is_greedy == is_greedy
+
+
+@pytest.mark.parametrize("kind", ["llama", "phi"])
+@pytest.mark.parametrize("quantization", [None, "nf4"])
+def test_adapters_attached(kind: str, quantization: str | None, tmp_path: Path) -> None:
+    base = load(save_base(tmp_path / "base", kind, max_position_embeddings=256))
+    folder = save_adapter(tiny_model(kind, max_position_embeddings=256), tmp_path / "lora", lora(kind))
+    made = factory(base, lora=folder).make(VariantSpec(name="x", adapter="lora", quantization=quantization))
+    assert why_not_trees(made.model) is None
+    plain = naive(made.model, token_pairs())
+    check(TreeEngine(made.model, made.tokenizer, batch_tokens=100), token_pairs(), made.model)
+    assert naive(made.model, token_pairs()) == plain  # the model is as it was
+
+
+TOKENS = st.lists(st.integers(3, 6), min_size=1, max_size=9)
+
+
+@settings(max_examples=40, deadline=None)
+@given(st.lists(st.tuples(TOKENS, TOKENS), min_size=1, max_size=15), st.sampled_from([1, 20, 500]))
+def test_random_request_sets_against_a_naive_scorer(pairs: list[tuple[list[int], list[int]]], budget: int) -> None:
+    check(TreeEngine(MODEL, TOKENIZER, batch_tokens=budget), pairs, MODEL)
+
+
+MODEL, TOKENIZER = tiny_model("llama"), tiny_tokenizer()
+
+
+def test_same_budget_same_bits_whatever_the_order_and_whatever_ran_before(tmp_path: Path) -> None:
+    pairs = token_pairs(1, questions=40)
+    first = dict(TreeEngine(MODEL, TOKENIZER, batch_tokens=200).score(pairs))
+    folder = save_adapter(tiny_model("llama"), tmp_path / "lora", lora("llama"))
+    base = load(save_base(tmp_path / "base", "llama"))
+    made = factory(base, lora=folder)
+    list(TreeEngine(made.make(VariantSpec(name="x", adapter="lora")).model, TOKENIZER, batch_tokens=200).score(pairs))
+    order = random.Random(2).sample(range(len(pairs)), len(pairs))
+    again = dict(TreeEngine(MODEL, TOKENIZER, batch_tokens=200).score([pairs[i] for i in order]))
+    assert [again[n].loglikelihood for n in range(len(pairs))] == [first[i].loglikelihood for i in order]
+    for budget in (1, 37, 100_000):
+        other = dict(TreeEngine(MODEL, TOKENIZER, batch_tokens=budget).score(pairs))
+        gaps = [abs(float(other[i].loglikelihood or 0) - float(first[i].loglikelihood or 0)) for i in first]
+        assert max(gaps) < 1e-3
+
+
+def test_running_out_of_memory_halves_the_budget_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    pairs = token_pairs(3, questions=30)
+    engine = TreeEngine(MODEL, TOKENIZER, batch_tokens=100_000)
+    real = scoring.decode
+
+    def small_only(causal: Any, forward: Any, shape: Any) -> Any:
+        if len(forward.tokens) > 90:
+            raise torch.OutOfMemoryError("pretended")
+        return real(causal, forward, shape)
+
+    monkeypatch.setattr(scoring, "decode", small_only)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    check(engine, pairs, MODEL)
+    assert engine.batch_tokens <= 90
+
+
+def test_out_of_memory_for_one_sequence_is_the_callers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(*_: Any) -> Any:
+        raise torch.OutOfMemoryError("pretended")
+
+    monkeypatch.setattr(scoring, "decode", never)
+    monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+    with pytest.raises(torch.OutOfMemoryError):
+        list(TreeEngine(MODEL, TOKENIZER, batch_tokens=50).score(token_pairs()))
+
+
+def test_the_head_sees_scored_positions_alone_and_in_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[int] = []
+    head = MODEL.get_output_embeddings()
+    handle = head.register_forward_pre_hook(lambda module, args: seen.append(args[0].shape[1]))
+    monkeypatch.setattr("phibench.harness.engine.head._CHUNK_BYTES", {"cpu": 4 * 272 * 7})
+    pairs = token_pairs(4)
+    plan_rows = sum(len(continuation) for _, continuation in pairs)
+    try:
+        check(TreeEngine(MODEL, TOKENIZER, batch_tokens=4096), pairs, MODEL)
+    finally:
+        handle.remove()
+    ours = seen[: -len(pairs)]  # the naive scorer's come last
+    assert max(ours) <= 7
+    assert sum(ours) <= plan_rows + 1
+
+
+def test_an_engine_that_fails_leaves_the_model_as_it_was(monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("pretended")
+
+    expected = naive(MODEL, token_pairs())
+    monkeypatch.setattr(Head, "score", broken)
+    with pytest.raises(RuntimeError, match="pretended"):
+        list(TreeEngine(MODEL, TOKENIZER).score(token_pairs()))
+    assert naive(MODEL, token_pairs()) == expected
+    assert "forward" not in vars(MODEL.get_decoder())
+
+
+def test_attention_outside_of_a_pass_is_refused() -> None:
+    from phibench.harness.engine.attention import tree_attention
+
+    with tree_attention(MODEL), pytest.raises(TreeUnsupportedError, match="outside"):
+        MODEL(torch.tensor([[1, 2, 3]]))
+
+
+def test_variants_of_one_tokenizer_share_what_was_encoded() -> None:
+    prepared: dict[Any, Any] = {}
+    arguments = [("a question", " one"), ("a question", " two")]
+    first = TreeEngine(MODEL, TOKENIZER, prepared=prepared).prepare("loglikelihood", arguments)
+    second = TreeEngine(MODEL, TOKENIZER, prepared=prepared).prepare("loglikelihood", list(arguments))
+    assert first is second
+    assert (
+        TreeEngine(MODEL, TOKENIZER, prepared=prepared, max_length=64).prepare("loglikelihood", arguments) is not first
+    )
+
+
+def test_the_budget_on_a_cpu_is_a_power_of_two() -> None:
+    budget = token_budget(MODEL, CPU)
+    assert budget & (budget - 1) == 0
