@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Collection
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from ..errors import UserError
 from .bundled import NAME as BUNDLED
 from .bundled import ensure_bundled
+from .identity import weights_hash
 from .spec import BaseSpec, is_local
 
 _log = logging.getLogger(__name__)
@@ -31,6 +33,7 @@ class LoadedBase:
     revision: str | None  # the hub commit that was read
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
+    weights: Future[str | None] | None = None  # the hash of its files, being made beside the loading
 
     @property
     def dtype(self) -> torch.dtype:
@@ -65,6 +68,9 @@ def load_base(spec: BaseSpec, *, offline: bool = False) -> LoadedBase:
         UserError: when the model cannot be found or read, is already quantised, or needs what the suite forbids.
     """
     source = base_source(spec)
+    with_hash = ThreadPoolExecutor(1, thread_name_prefix="hash")
+    weights = with_hash.submit(weights_hash, source)
+    with_hash.shutdown(wait=False)
     common: dict[str, Any] = {
         "revision": spec.revision,
         "trust_remote_code": spec.trust_remote_code,
@@ -95,7 +101,7 @@ def load_base(spec: BaseSpec, *, offline: bool = False) -> LoadedBase:
         raise _load_error(spec, error) from error
     model.eval()
     model.requires_grad_(False)
-    return LoadedBase(spec, source, getattr(model.config, "_commit_hash", None), model, tokenizer)
+    return LoadedBase(spec, source, getattr(model.config, "_commit_hash", None), model, tokenizer, weights)
 
 
 def load_tokenizer(source: str, spec: BaseSpec, *, offline: bool = False) -> PreTrainedTokenizerBase:

@@ -22,18 +22,22 @@ _WEIGHTS = ("*.safetensors", "*.bin", "*.py", "config.json", "generation_config.
 
 def base_parts(base: LoadedBase) -> dict[str, str]:
     """The base's share of every variant's identity: its files (or hub commit) and the precision it is held in."""
-    folder = Path(base.source)
-    if folder.is_dir():
-        files = sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
-        weights = sha256_json({path.name: sha256_file(path) for path in files})
-    else:
-        weights = f"{base.source}@{base.revision}"
+    weights = base.weights.result() if base.weights is not None else weights_hash(base.source)
     return {
-        "base": weights,
+        "base": weights or f"{base.source}@{base.revision}",
         "dtype": str(base.dtype).removeprefix("torch."),
         "attention": str(base.model.config._attn_implementation),
         **{f"version:{name}": version(name) for name in ("torch", "transformers")},
     }
+
+
+def weights_hash(source: str) -> str | None:
+    """The hash of a model folder's files; None for a hub id, which its commit stands for."""
+    folder = Path(source)
+    if not folder.is_dir():
+        return None
+    files = sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
+    return sha256_json({path.name: sha256_file(path) for path in files})
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -58,10 +58,10 @@ class VariantFactory:
         self.device = device
         self._quantizations = quantizations
         self._adapters = adapters
-        self._base_parts = base_parts(base)
         self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
         if device.type == "cuda":
             pin(base.model)
+        self._base_parts = base_parts(base)
 
     def tokenizer(self, spec: VariantSpec) -> PreTrainedTokenizerBase:
         """The tokenizer of a variant: the adapter's own where its folder carries one, else the base's."""

@@ -12,6 +12,7 @@ import functools
 import importlib.util
 import re
 from collections.abc import Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
     from lm_eval.tasks import TaskManager
 
 OURS = Path(__file__).resolve().parent.parent / "suites" / "tasks"
+
+_READERS = 16  # files under way at once
 
 _NAME = re.compile(
     r"""^["']?(task|group|tag|class)["']?:[ \t]*(?:\r?\n((?:[ \t]*-[^\n]*\n?)+)|([^\n#]+))""", re.MULTILINE
@@ -75,8 +78,10 @@ def catalog(include: tuple[Path, ...] = ()) -> Catalog:
 def _named_under(root: Path) -> tuple[tuple[str, str, Path], ...]:
     """(kind, name, file) of everything that the YAML files under `root` name."""
     named = []
-    for path in sorted(path for path in root.rglob("*") if path.suffix in ("", ".yaml", ".yml") and path.is_file()):
-        text = path.read_text(encoding="utf-8", errors="replace")
+    paths = sorted(path for path in root.rglob("*") if path.suffix in ("", ".yaml", ".yml") and path.is_file())
+    with ThreadPoolExecutor(_READERS) as readers:  # thousands of small files: what takes time on a cold disk is waiting
+        texts = readers.map(lambda path: path.read_text(encoding="utf-8", errors="replace"), paths)
+    for path, text in zip(paths, texts, strict=True):
         found = {m.group(1): m.group(2) or m.group(3) for m in _NAME.finditer(text)}
         if path.suffix != ".yaml":
             found = {"tag": found["tag"]} if "tag" in found else {}  # a file to include: its tags are those of others

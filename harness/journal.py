@@ -7,7 +7,6 @@ the cell's records are written.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict
 from pathlib import Path
 from types import TracebackType
 
@@ -54,7 +53,7 @@ class Journal:
 
 
 def _line(position: int, response: Response) -> str:
-    return json.dumps([position, asdict(response)], ensure_ascii=False) + "\n"
+    return json.dumps([position, vars(response)], ensure_ascii=False) + "\n"
 
 
 def _read(path: Path, cell_hash: str) -> dict[int, Response]:

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -93,7 +93,11 @@ class Record:
 
 def write_records(path: Path, records: Sequence[Record]) -> None:
     """Write one cell's records to `path`, whole or not at all."""
-    table = pa.Table.from_pylist([asdict(record) for record in records], schema=SCHEMA)
+    rows = [  # not `asdict`, which copies every string of every record
+        {**vars(one), "responses": [vars(r) for r in one.responses], "metrics": [vars(m) for m in one.metrics]}
+        for one in records
+    ]
+    table = pa.Table.from_pylist(rows, schema=SCHEMA)
     with replace_file(path) as part:
         pq.write_table(table, part, compression="zstd")
 

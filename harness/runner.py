@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import gc
+import threading
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -12,11 +16,13 @@ import torch
 from .. import __version__
 from ..adapters.adapter_files import AdapterFiles, find_adapter
 from ..adapters.base import LoadedBase, load_base
+from ..adapters.identity import tokenizer_hash
 from ..adapters.spec import VariantSpec
 from ..adapters.variants import VariantFactory
 from ..errors import UserError
 from ..files import sha256_json
-from .engine.base import Prepared, render_chat
+from .engine.base import context_length, render_chat
+from .engine.requests import Encoder, Prepared
 from .environment import choose_device, hardware, versions
 from .finishing import Finisher
 from .plan import RunOptions, cell_hash, select, suite_hash
@@ -57,7 +63,7 @@ class Runner:
         self.device = choose_device(options.device or file.suite.engine.device)
         self.state = RunState(folder, self._manifest(file))
         self._built: dict[str, list[BuiltTask]] = {}
-        self._prepared: dict[str, Prepared] = {}  # encoded requests, by the tokenizer's hash
+        self._prepared: defaultdict[str, Prepared] = defaultdict(Prepared)  # encoded requests, by tokenizer
 
     def run(self) -> Outcome:
         """Run every selected cell that is not there yet.
@@ -72,8 +78,12 @@ class Runner:
             with self._said(f"loading {self.suite.base.model}"):
                 base = load_base(self.suite.base, offline=self.options.offline)
             self._choose(base)
+            self._encode_ahead(base, self._tasks_for(base.tokenizer))
             factory = VariantFactory(base, self.suite.quantizations, self._adapters(base), self.device)
             self._announce(factory)
+            # What stands by now stays to the end: the collector need not look through it again and again.
+            gc.collect()
+            gc.freeze()
             keep_prompts = self.suite.output.prompts
             with Finisher(self.state, self.folder, self.progress, keep_prompts=keep_prompts) as finisher:
                 for spec in self.selection.variants:
@@ -82,6 +92,7 @@ class Runner:
             self.state.manifest.status = "interrupted"
             raise
         finally:
+            gc.unfreeze()
             self.state.finish()
         return Outcome(self.state.count("done"), self.state.count("failed"), self.state.count("pending"))
 
@@ -117,6 +128,21 @@ class Runner:
         for name, quantization in suite.quantizations.items():
             if quantization.load_in_4bit and quantization.bnb_4bit_compute_dtype is None:
                 chosen.append(f"quantizations.{name}: bnb_4bit_compute_dtype is the base's dtype")
+
+    def _encode_ahead(self, base: LoadedBase, tasks: list[BuiltTask]) -> None:
+        """Encode and plan what will be scored beside what comes first: hashing, training, copying to the device."""
+        encoder, prepared = Encoder(base.tokenizer), self._prepared[tokenizer_hash(base.tokenizer)]
+        length = self.suite.base.max_length or context_length(base.model.config, base.tokenizer)
+
+        def encode() -> None:
+            with contextlib.suppress(Exception):  # it goes wrong again where it is asked for, and is said there
+                for built in tasks:
+                    requests = built.requests
+                    kinds = {request.request_type for request in requests}
+                    if len(kinds) == 1 and (kind := kinds.pop()).startswith("loglikelihood"):
+                        prepared.get(encoder, kind, [request.args for request in requests], length)
+
+        threading.Thread(target=encode, name="encode", daemon=True).start()
 
     def _adapters(self, base: LoadedBase) -> dict[str, AdapterFiles]:
         """Find, or train, the adapters that the selected variants need."""
@@ -223,7 +249,7 @@ class Runner:
                 variant = factory.make(spec)
             info.model_bytes = variant.model_bytes
             info.load_seconds = round(variant.load_seconds, 3)
-            prepared = self._prepared.setdefault(info.parts["tokenizer"], {})
+            prepared = self._prepared[info.parts["tokenizer"]]
             with self._said(f"warming up {spec.name}"):
                 run = VariantRun(variant, info, self.suite, self.device, prepared, self.progress)
         except Exception as error:

@@ -17,7 +17,7 @@ from .data import Replacement, replacement_for
 from .results import STOPPED, FileHash, MetricInfo, TaskInfo
 from .suite import Suite, TaskSpec
 from .task_errors import task_error
-from .templates import templates
+from .templates import render_once, templates
 
 KINDS = ("multiple_choice", "loglikelihood", "loglikelihood_rolling", "generate_until")
 
@@ -212,6 +212,7 @@ def build(
     except Exception as error:
         raise task_error(error, where, task.config.to_dict()) from error
     items = _items(task)
+    render_once(task, [item.doc for item in items])
     return BuiltTask(spec, task, _info(suite, spec, task, items, files), items)
 
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import contextlib
 import functools
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -29,3 +30,27 @@ def templates() -> Iterator[None]:
         yield
     finally:
         utils.env = original
+
+
+def render_once(task: Any, docs: Iterable[Any]) -> None:
+    """Let a task work out each document's target and choices once, however many variants are scored.
+
+    lm-eval renders them for every item of every cell; they depend on the document alone.
+    """
+    known = {id(doc) for doc in docs}
+
+    def remembering(method: Callable[..., Any]) -> Callable[..., Any]:
+        found: dict[int, Any] = {}
+
+        def ask(doc: Any, *args: Any, **kwargs: Any) -> Any:
+            if args or kwargs or id(doc) not in known:
+                return method(doc, *args, **kwargs)
+            if id(doc) not in found:
+                found[id(doc)] = method(doc)
+            answer = found[id(doc)]
+            return list(answer) if isinstance(answer, list) else answer
+
+        return ask
+
+    for name in ("doc_to_target", "doc_to_choice"):
+        setattr(task, name, remembering(getattr(task, name)))

@@ -10,10 +10,9 @@ from ..adapters.quantize import dequantize_once, dequantized_bytes
 from ..adapters.variants import Variant
 from ..errors import UserError
 from .cell_run import ask
-from .engine.base import Prepared
 from .engine.budget import free_bytes, token_budget
 from .engine.plain import PlainEngine
-from .engine.requests import ScoringRequests
+from .engine.requests import Prepared, ScoringRequests
 from .engine.scoring import TreeEngine
 from .engine.support import why_not_trees
 from .finishing import Finisher
@@ -123,8 +122,9 @@ class VariantRun:
 
     def _measured(self, built: BuiltTask) -> RealForm:
         """Time and memory of one full forward of scoring, with the weights as they ship."""
-        requests = [r for r in built.requests if r.request_type == built.requests[0].request_type]
-        prepared = self.engine.prepare(requests[0].request_type, [request.args for request in requests])
+        everything = built.requests
+        kind = everything[0].request_type
+        prepared = self.engine.prepare(kind, [r.args for r in everything if r.request_type == kind])
         plan = prepared.plan
         asked = [prepared.items[plan.members[i][0]] for i in range(plan.end(self.engine.batch_tokens, 0))]
         sample = ScoringRequests(asked, list(range(len(asked))))

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 import abc
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 from lm_eval.api.instance import Instance
 from lm_eval.api.model import TemplateLM
 
-from .requests import Encoder, Pair, ScoringRequests, fit
+from .requests import Encoder, Pair, Prepared, ScoringRequests, fitted
 from .response import Response
-
-Prepared = dict[Any, ScoringRequests]  # requests that were encoded before, by what they are
 
 
 class Engine(TemplateLM):
@@ -36,8 +34,8 @@ class Engine(TemplateLM):
         super().__init__()
         self.model = model
         self.tokenizer = tokenizer
-        self.encoder = Encoder(tokenizer, self.prefix_token_id)
-        self._prepared: Prepared = {} if prepared is None else prepared
+        self.encoder = Encoder(tokenizer)
+        self._prepared = Prepared() if prepared is None else prepared
         self.max_length = (max_length or context_length(model.config, tokenizer)) - virtual_tokens(model)
 
     @abc.abstractmethod
@@ -79,33 +77,16 @@ class Engine(TemplateLM):
 
     def score(self, pairs: Sequence[Pair]) -> Iterator[tuple[int, Response]]:
         """Score continuations: (context, continuation) token lists -> (index, response), in any order."""
-        yield from self.score_all(self._fitted(enumerate(pairs)))
+        yield from self.score_all(fitted(enumerate(pairs), self.max_length))
 
     def prepare(self, kind: str, arguments: Sequence[tuple[Any, ...]]) -> ScoringRequests:
-        """The requests as tokens, encoded and planned once for all engines that share `prepared`.
-
-        Args:
-            kind: `loglikelihood` or `loglikelihood_rolling`.
-            arguments: of lm-eval's instances: (context, continuation), or (text,).
-        """
-        key = (kind, self.max_length, tuple(arguments))
-        if key not in self._prepared:
-            if kind == "loglikelihood":
-                self._prepared[key] = self._fitted(enumerate(self.encoder.pairs([(a[0], a[1]) for a in arguments])))
-            else:
-                texts = [a[0] for a in arguments]
-                self._prepared[key] = self._fitted(self.encoder.windows(texts, self.max_length))
-        return self._prepared[key]
+        """Requests of a scoring kind as tokens, once for all engines that share `prepared`: see :class:`Prepared`."""
+        return self._prepared.get(self.encoder, kind, arguments, self.max_length)
 
     def plan_ahead(self, requests: Sequence[Instance]) -> None:
         """Encode and plan requests of one type before they are asked, so that answering them is the model's time."""
         if requests and requests[0].request_type.startswith("loglikelihood"):
-            _ = self.prepare(requests[0].request_type, [request.args for request in requests]).plan
-
-    def _fitted(self, pairs: Iterable[tuple[int, Pair]]) -> ScoringRequests:
-        numbered = list(pairs)
-        items = [fit(context, continuation, self.max_length) for _, (context, continuation) in numbered]
-        return ScoringRequests(items, [owner for owner, _ in numbered])
+            self.prepare(requests[0].request_type, [request.args for request in requests])
 
     def warm_up(self) -> None:
         """One forward and one short generation, thrown away: what a device does only once is no part of a timing."""
@@ -147,9 +128,8 @@ class Engine(TemplateLM):
 
     @property
     def prefix_token_id(self) -> int:
-        """The token an empty context is replaced by: BOS, or EOS where there is no BOS."""
-        bos = self.tokenizer.bos_token_id
-        return int(bos if bos is not None else self.eot_token_id)
+        """See :func:`phibench.harness.engine.requests.prefix_token`."""
+        return self.encoder.prefix
 
     @property
     def tokenizer_name(self) -> str:

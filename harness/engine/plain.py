@@ -13,8 +13,8 @@ from lm_eval.models.utils import has_bos_prefix, normalize_gen_kwargs
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from ...errors import UserError
-from .base import Engine, Prepared, virtual_tokens
-from .requests import ScoringRequests
+from .base import Engine, virtual_tokens
+from .requests import Prepared, ScoringRequests
 from .response import Response
 from .tree import Scored
 

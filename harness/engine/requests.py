@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -50,13 +51,12 @@ class Encoder:
 
     Args:
         tokenizer: the model's.
-        prefix: the token that an empty context is replaced by.
     """
 
-    def __init__(self, tokenizer: Any, prefix: int) -> None:
+    def __init__(self, tokenizer: Any) -> None:
         self.tokenizer = tokenizer
-        self.prefix = prefix
-        self._prefix_text = tokenizer.decode(prefix)
+        self.prefix = prefix_token(tokenizer)
+        self._prefix_text = tokenizer.decode(self.prefix)
 
     def encode(self, texts: Sequence[str], *, special: bool | None = None) -> list[list[int]]:
         """Tokens of each text; special tokens as the tokenizer does, but never a second BOS.
@@ -118,3 +118,47 @@ class Encoder:
             )
             for context, continuation in map(make_disjoint_window, cut):
                 yield number, (context, continuation)
+
+
+class Prepared:
+    """Requests that were encoded and planned before, for all engines of one tokenizer; threads may share it."""
+
+    def __init__(self) -> None:
+        self._found: dict[Any, ScoringRequests] = {}
+        self._lock = threading.Lock()
+
+    def get(
+        self, encoder: Encoder, kind: str, arguments: Sequence[tuple[Any, ...]], max_length: int
+    ) -> ScoringRequests:
+        """The requests as tokens, with their plan made.
+
+        Args:
+            encoder: of the tokenizer.
+            kind: `loglikelihood` or `loglikelihood_rolling`.
+            arguments: of lm-eval's instances: (context, continuation), or (text,).
+            max_length: the context in tokens.
+        """
+        key = (kind, max_length, tuple(arguments))
+        with self._lock:
+            if key not in self._found:
+                pairs: Iterable[tuple[int, Pair]]
+                if kind == "loglikelihood":
+                    pairs = enumerate(encoder.pairs([(a[0], a[1]) for a in arguments]))
+                else:
+                    pairs = encoder.windows([a[0] for a in arguments], max_length)
+                self._found[key] = fitted(pairs, max_length)
+                _ = self._found[key].plan
+            return self._found[key]
+
+
+def fitted(pairs: Iterable[tuple[int, Pair]], max_length: int) -> ScoringRequests:
+    """Pairs of tokens, each with its owner's number, cut to fit the context."""
+    numbered = list(pairs)
+    items = [fit(context, continuation, max_length) for _, (context, continuation) in numbered]
+    return ScoringRequests(items, [owner for owner, _ in numbered])
+
+
+def prefix_token(tokenizer: Any) -> int:
+    """The token that an empty context is replaced by: BOS, or EOS where there is no BOS."""
+    bos = tokenizer.bos_token_id
+    return int(bos if bos is not None else tokenizer.eos_token_id)

@@ -77,23 +77,33 @@ def _small_tree(causal: Any) -> Plan:
 
 
 def _compare(causal: Any, forward: Forward, packed: torch.Tensor, logits: torch.Tensor) -> str | None:
-    decoder = causal.get_decoder()
-    # What the model says when it reads the packed tokens as one text: every token sees all before it.
-    one_text = decoder(input_ids=_row(forward.tokens, packed), use_cache=False).last_hidden_state[0]
     off, wrong, head_off = 0.0, 0.0, 0.0
-    for number in range(len(forward.owners)):
+    # What the model says when it reads the packed tokens as one text: every token sees all before it.
+    one_text, _ = _alone(causal, _row(forward.tokens, packed))
+    # The last branch of each question and the first question by itself: all that trees do differently.
+    for number in (0, len(forward.owners) // 2 - 1, len(forward.owners) - 1):
         places = _path(forward, number)
-        tokens = _row(forward.tokens[places], packed)
-        alone = decoder(input_ids=tokens, use_cache=False).last_hidden_state[0]
-        off = max(off, _distance(packed[places], alone))
-        wrong = max(wrong, _distance(one_text[places], alone))
-        head_off = max(head_off, _distance(logits[places], causal(input_ids=tokens, use_cache=False).logits[0]))
+        hidden, its_logits = _alone(causal, _row(forward.tokens[places], packed))
+        off = max(off, _distance(packed[places], hidden))
+        wrong = max(wrong, _distance(one_text[places], hidden))
+        head_off = max(head_off, _distance(logits[places], its_logits))
     tolerance = _TOLERANCE.get(packed.dtype, 1e-3)
     if off > tolerance or off > 0.2 * wrong:
         return f"its hidden states over trees are off by {off:.1%} (by {wrong:.1%} if every token saw all before it)"
     if head_off > tolerance:
         return f"its head over chosen positions is off by {head_off:.1%}"
     return None
+
+
+def _alone(causal: Any, tokens: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """(last hidden states, logits) of one sequence in the model's own way."""
+    seen: list[Any] = []
+    hook = causal.get_decoder().register_forward_hook(lambda module, args, output: seen.append(output))
+    try:
+        logits = causal(input_ids=tokens, use_cache=False).logits[0]
+    finally:
+        hook.remove()
+    return seen[0].last_hidden_state[0], logits
 
 
 def _distance(found: torch.Tensor, expected: torch.Tensor) -> float:

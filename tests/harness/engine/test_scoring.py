@@ -19,6 +19,7 @@ from phibench.harness.engine.attention import TreeUnsupportedError
 from phibench.harness.engine.budget import token_budget
 from phibench.harness.engine.head import Head
 from phibench.harness.engine.plain import PlainEngine
+from phibench.harness.engine.requests import Prepared
 from phibench.harness.engine.scoring import TreeEngine
 from phibench.harness.engine.support import why_not_trees
 from support.models import CPU, factory, load, lora, save_adapter, save_base, tiny_model, tiny_tokenizer
@@ -274,7 +275,7 @@ def test_attention_outside_of_a_pass_is_refused() -> None:
 
 
 def test_variants_of_one_tokenizer_share_what_was_encoded() -> None:
-    prepared: dict[Any, Any] = {}
+    prepared = Prepared()
     arguments = [("a question", " one"), ("a question", " two")]
     first = TreeEngine(MODEL, TOKENIZER, prepared=prepared).prepare("loglikelihood", arguments)
     second = TreeEngine(MODEL, TOKENIZER, prepared=prepared).prepare("loglikelihood", list(arguments))
