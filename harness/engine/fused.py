@@ -167,8 +167,9 @@ def _lora_forward(layer: Any) -> Callable[..., torch.Tensor] | None:
     if not plain or not hasattr(base, "in_features") or (dropout.training and not isinstance(dropout, nn.Identity)):
         return None
     scaling = float(layer.scaling[name])
-    dtype = next(iter(t.dtype for t in (base.bias, base.weight) if t is not None and t.is_floating_point()), None)
-    if dtype is None:
+    quantized = getattr(base.weight, "quant_state", None)
+    dtype = base.weight.dtype if quantized is None else quantized.dtype
+    if not dtype.is_floating_point:
         return None
     first, second = (part.weight.detach().to(dtype).t() for part in (down, up))
 

@@ -9,6 +9,7 @@ Both are given the same tokenised requests and the same model object. Run by han
 from __future__ import annotations
 
 import argparse
+import copy
 import json
 import logging
 import statistics
@@ -25,10 +26,12 @@ from phibench.adapters.adapter_files import read_adapter
 from phibench.adapters.base import LoadedBase, load_base
 from phibench.adapters.quantize import dequantize_once
 from phibench.adapters.spec import VariantSpec
-from phibench.adapters.variants import VariantFactory
+from phibench.adapters.variants import Variant, VariantFactory
 from phibench.harness.engine.budget import token_budget
+from phibench.harness.engine.plain import PlainEngine
 from phibench.harness.engine.requests import ScoringRequests
 from phibench.harness.engine.scoring import TreeEngine
+from phibench.harness.engine.tree import Plan
 from phibench.harness.environment import choose_device, hardware, versions
 from phibench.harness.suite import Suite
 from phibench.harness.tasks import Prompting, build, load_tasks
@@ -54,6 +57,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--num-fewshot", type=int, default=0, help="examples before each question, the same for all")
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=["base"])
     parser.add_argument("--peer-batch", type=int, nargs="*", help="batch sizes of the peer; none: do not measure it")
+    parser.add_argument("--reference", type=int, help="compare this many requests with a float32 copy of the base")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch-tokens", type=int)
     parser.add_argument("--profile", type=Path, help="write a table of the device's kernels there")
@@ -89,7 +93,7 @@ def _form(
     started = time.perf_counter()
     requests = engine.prepare("loglikelihood", texts)
     encoded = time.perf_counter()
-    plan = requests.plan
+    plan = Plan(requests.items)
     planned = time.perf_counter()
     pairs = [(list(i.inputs[: len(i.inputs) + 1 - len(i.targets)]), list(i.targets)) for i in requests.items]
     fed, distinct = sum(len(item.inputs) for item in requests.items), plan.tokens
@@ -135,8 +139,29 @@ def _form(
             f"largest_gap_{size}_nats": max(gaps),
             f"mean_gap_{size}_nats": statistics.mean(ours[i].loglikelihood - theirs[i][0] for i in range(len(texts))),
         }
+        if args.reference:
+            result |= _off_float32(variant, requests, ours, {f"peer_{size}": theirs}, args.reference)
         _say(result)
     return result
+
+
+def _off_float32(
+    variant: Variant, requests: ScoringRequests, ours: Any, peers: dict[str, Any], count: int
+) -> dict[str, Any]:
+    """Mean difference to the plain engine on a float32 copy, its standard error, and the spread; nats a request."""
+    chosen = list(range(0, len(requests.items), max(1, len(requests.items) // count)))
+    exact = PlainEngine(copy.deepcopy(variant.model).float(), variant.tokenizer, batch_tokens=4096)
+    sample = ScoringRequests([requests.items[i] for i in chosen], chosen)
+    reference = {chosen[n]: response.loglikelihood for n, response in exact.score_all(sample)}
+    said: dict[str, Any] = {}
+    values = {"tree": {i: ours[i].loglikelihood for i in chosen}}
+    values |= {name: {i: theirs[i][0] for i in chosen} for name, theirs in peers.items()}
+    for name, found in values.items():
+        off = [found[i] - reference[i] for i in chosen]
+        said[f"off_float32_{name}"] = {
+            "mean": statistics.mean(off), "stderr": statistics.stdev(off) / len(off) ** 0.5, "sd": statistics.stdev(off)
+        }  # fmt: skip
+    return said
 
 
 def _timed(work: Any, device: torch.device) -> tuple[float, Any]:
