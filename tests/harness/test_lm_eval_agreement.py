@@ -1,6 +1,6 @@
 """`phibench run` against stock lm-eval on the five usual tasks, with the real small model, item by item.
 
-`PHIBENCH_TEST_LIMIT` sets the items a task (8 by default); docs/correctness.md has the figures for 100.
+`PHIBENCH_TEST_LIMIT` sets the items a task (few by default); docs/correctness.md has the figures for more.
 """
 
 from __future__ import annotations
@@ -23,9 +23,9 @@ _STOCK = """
 import json, sys
 import lm_eval
 from lm_eval.models.huggingface import HFLM
-model, limit, out, *tasks = sys.argv[1:]
-stock = HFLM(pretrained=model, dtype="float32", batch_size=1, device="cpu")
-found = lm_eval.simple_evaluate(model=stock, tasks=tasks, limit=int(limit), bootstrap_iters=0)
+model, limit, shots, out, *tasks = sys.argv[1:]
+stock = HFLM(pretrained=model, dtype="float32", batch_size=1, device="cpu", logits_cache=False)
+found = lm_eval.simple_evaluate(model=stock, tasks=tasks, limit=int(limit), num_fewshot=int(shots), bootstrap_iters=0)
 rows = {t: [[[float(r[0][0]), bool(r[0][1])] for r in s["resps"]] for s in found["samples"][t]] for t in tasks}
 scores = {t: {k: v for k, v in found["results"][t].items() if isinstance(v, float)} for t in tasks}
 json.dump({"rows": rows, "scores": scores}, open(out, "w"))
@@ -34,9 +34,10 @@ json.dump({"rows": rows, "scores": scores}, open(out, "w"))
 
 @pytest.mark.hf
 @pytest.mark.model
-def test_five_tasks_item_by_item(tmp_path: Path) -> None:
+@pytest.mark.parametrize(("shots", "items"), [(0, 8), (5, 2)])
+def test_five_tasks_item_by_item(shots: int, items: int, tmp_path: Path) -> None:
     model = bundled_model()
-    limit = os.environ.get("PHIBENCH_TEST_LIMIT", "8")
+    limit = os.environ.get("PHIBENCH_TEST_LIMIT", str(items))
     env = os.environ | {
         "HF_HOME": str(benchmark_cache(tmp_path)),
         "HF_HUB_OFFLINE": "1",
@@ -44,16 +45,18 @@ def test_five_tasks_item_by_item(tmp_path: Path) -> None:
         "TOKENIZERS_PARALLELISM": "false",
     }
     suite = tmp_path / "suite.toml"
-    tasks = "".join(f'[[tasks]]\nname = "{task}"\n' for task in TASKS)
+    tasks = "".join(f'[[tasks]]\nname = "{task}"\nnum_fewshot = {shots}\n' for task in TASKS)
     base = f'name = "agreement"\n[base]\nmodel = "{model}"\ndtype = "float32"\n[[variants]]\nname = "base"\n'
     suite.write_text(base + tasks, encoding="utf-8")
     ours = [sys.executable, "-m", "phibench", "run", str(suite), "--out", str(tmp_path / "out"), "--limit", limit]
     subprocess.run([*ours, "--offline", "-q"], env=env, check=True)
     stock_file = tmp_path / "stock.json"
-    stock_call = [sys.executable, "-c", _STOCK, str(model), limit, str(stock_file), *TASKS]
+    stock_call = [sys.executable, "-c", _STOCK, str(model), limit, str(shots), str(stock_file), *TASKS]
     subprocess.run(stock_call, env=env, check=True, capture_output=True)
     stock = json.loads(stock_file.read_text(encoding="utf-8"))
     results = json.loads((tmp_path / "out" / "results.json").read_text(encoding="utf-8"))
+    manifest = json.loads((tmp_path / "out" / "manifest.json").read_text(encoding="utf-8"))
+    assert manifest["variants"][0]["scoring"].startswith("prefix trees")
     largest, changed, requests = 0.0, 0, 0
     for task in TASKS:
         records = read_records(tmp_path / "out" / "records" / "base" / f"{task}.parquet")
@@ -69,6 +72,6 @@ def test_five_tasks_item_by_item(tmp_path: Path) -> None:
             assert score["value"] == pytest.approx(
                 stock["scores"][task][f"{score['metric']},{score['filter']}"], abs=1e-9
             )
-    print(f"{requests} requests: largest difference {largest:.2e} nats, {changed} answers changed")
+    print(f"{shots}-shot, {requests} requests: largest difference {largest:.2e} nats, {changed} answers changed")
     assert largest < TOLERANCE
     assert changed == 0

@@ -20,6 +20,7 @@ from phibench.harness.engine.plain import PlainEngine
 from phibench.harness.engine.tree import Forward
 from phibench.harness.records import read_records
 from phibench.harness.results import CellResult, Manifest, Results, read_manifest, read_results
+from support.models import linear4bit
 from support.tiny import save_tiny_adapter, save_tiny_model
 
 YAML = Path(__file__).parent / "yaml"
@@ -511,3 +512,61 @@ def test_standard_errors_fork_no_process(
     cell = read_results(out).cell("base", "test_last_word")
     assert cell is not None
     assert next(score for score in cell.scores if score.metric == "perplexity").stderr is not None
+
+
+def test_scoring_on_weights_dequantised_once_gives_the_same_records(
+    run: Run, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[tuple[str, int]] = []
+    real = variant_run.ask
+
+    def watched(engine: PlainEngine, built: Any, *args: Any, **kwargs: Any) -> Any:
+        layers = len(list(linear4bit(engine.model)))
+        asked.append((built.info.name, layers))
+        return real(engine, built, *args, **kwargs)
+
+    quantised = ("run", suite, "--limit", 3, "--only", "adapter-nf4")
+    assert run(*quantised, "--out", tmp_path / "real")[0] == 0
+    assert read_manifest(tmp_path / "real").variants[1].real_form is None
+    monkeypatch.setattr(variant_run, "ask", watched)
+    monkeypatch.setattr(variant_run, "free_bytes", lambda device: 2**40)  # as if there were a card with room
+    assert run(*quantised, "--out", tmp_path / "once")[0] == 0
+    # What generates goes first, on the weights as they ship.
+    generating = [name for name, layers in asked if layers > 0]
+    assert generating
+    assert [name for name, layers in asked if layers == 0] == ["mini_arc_easy", "test_rolling", "test_last_word"]
+    info = read_manifest(tmp_path / "once").variants[1]
+    assert info.real_form is not None
+    assert info.real_form.tokens_in > 0
+    assert "dequantised once" in str(info.scoring)
+    assert "dequantised once" in (tmp_path / "once" / "report.md").read_text(encoding="utf-8")
+    for path in sorted((tmp_path / "real" / "records").rglob("*.parquet")):
+        ours = read_records(tmp_path / "once" / path.relative_to(tmp_path / "real"))
+        for a, b in zip(ours, read_records(path), strict=True):
+            assert a.responses == b.responses
+            assert a.metrics == b.metrics
+
+
+@pytest.mark.parametrize(("scoring", "says"), [("auto", "prefix trees"), ("plain", "plain: the suite says so")])
+def test_the_report_says_how_log_likelihoods_were_computed(
+    run: Run, suite: Path, tmp_path: Path, scoring: str, says: str
+) -> None:
+    suite.write_text(suite.read_text() + f'\n[engine]\nscoring = "{scoring}"\n', encoding="utf-8")
+    assert run("run", suite, "--out", tmp_path / "out", "--limit", 2, "--only", "base")[0] == 0
+    assert says in str(read_manifest(tmp_path / "out").variants[0].scoring)
+    assert says in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+
+
+def test_a_model_that_trees_do_not_serve_is_scored_the_plain_way_and_the_report_says_so(
+    run: Run, models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    from transformers import AutoTokenizer, BloomConfig, BloomForCausalLM
+
+    base = tmp_path / "bloom"
+    BloomForCausalLM(BloomConfig(vocab_size=320, hidden_size=64, n_layer=2, n_head=4)).save_pretrained(base)
+    AutoTokenizer.from_pretrained(models[0]).save_pretrained(base)
+    suite = tmp_path / "bloom.toml"
+    text = f'name = "bloom"\n[base]\nmodel = "{base}"\n[[variants]]\nname = "base"\n[[tasks]]\nname = "mini_arc_easy"\n'
+    suite.write_text(text, encoding="utf-8")
+    assert run("run", suite, "--out", tmp_path / "out", "--limit", 2)[0] == 0
+    assert "plain: its attention does not go through" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
