@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import gc
 import threading
 from collections import defaultdict
@@ -131,7 +132,8 @@ class Runner:
 
     def _encode_ahead(self, base: LoadedBase, tasks: list[BuiltTask]) -> None:
         """Encode and plan what will be scored beside what comes first: hashing, training, copying to the device."""
-        encoder, prepared = Encoder(base.tokenizer), self._prepared[tokenizer_hash(base.tokenizer)]
+        # A copy: a fast tokenizer that two threads use at once fails ("Already borrowed").
+        encoder, prepared = Encoder(copy.deepcopy(base.tokenizer)), self._prepared[tokenizer_hash(base.tokenizer)]
         length = self.suite.base.max_length or context_length(base.model.config, base.tokenizer)
 
         def encode() -> None:
