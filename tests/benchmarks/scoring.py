@@ -127,41 +127,41 @@ def _form(
         "peak_bytes": peak,
     }
     _say(result)
+    said = {"tree": [float(ours[i].loglikelihood) for i in range(len(texts))]}
     for size in args.peer_batch or []:
         stock = HFLM(pretrained=variant.model, tokenizer=variant.tokenizer, batch_size=size, logits_cache=True)
         asked = [((c, t), *pair) for (c, t), pair in zip(texts, pairs, strict=True)]
         stock._loglikelihood_tokens(asked[:size], disable_tqdm=True)
         taken, theirs = _timed(lambda: stock._loglikelihood_tokens(asked, disable_tqdm=True), device)  # noqa: B023
-        gaps = [abs(ours[i].loglikelihood - theirs[i][0]) for i in range(len(texts))]
+        said[f"peer_{size}"] = [float(answer[0]) for answer in theirs]
+        gaps = [a - b for a, b in zip(said["tree"], said[f"peer_{size}"], strict=True)]
         result |= {
             f"peer_{size}_s": round(taken, 2),
             f"times_faster_{size}": round(taken / tree, 2),
-            f"largest_gap_{size}_nats": max(gaps),
-            f"mean_gap_{size}_nats": statistics.mean(ours[i].loglikelihood - theirs[i][0] for i in range(len(texts))),
+            f"largest_gap_{size}_nats": max(map(abs, gaps)),
+            f"mean_gap_{size}_nats": statistics.mean(gaps),
         }
-        if args.reference:
-            result |= _off_float32(variant, requests, ours, {f"peer_{size}": theirs}, args.reference)
+        _say(result)
+    if args.reference:
+        result |= _off_float32(variant, requests, said, args.reference)
         _say(result)
     return result
 
 
 def _off_float32(
-    variant: Variant, requests: ScoringRequests, ours: Any, peers: dict[str, Any], count: int
+    variant: Variant, requests: ScoringRequests, said: dict[str, list[float]], count: int
 ) -> dict[str, Any]:
     """Mean difference to the plain engine on a float32 copy, its standard error, and the spread; nats a request."""
     chosen = list(range(0, len(requests.items), max(1, len(requests.items) // count)))
     exact = PlainEngine(copy.deepcopy(variant.model).float(), variant.tokenizer, batch_tokens=4096)
     sample = ScoringRequests([requests.items[i] for i in chosen], chosen)
-    reference = {chosen[n]: response.loglikelihood for n, response in exact.score_all(sample)}
-    said: dict[str, Any] = {}
-    values = {"tree": {i: ours[i].loglikelihood for i in chosen}}
-    values |= {name: {i: theirs[i][0] for i in chosen} for name, theirs in peers.items()}
-    for name, found in values.items():
-        off = [found[i] - reference[i] for i in chosen]
-        said[f"off_float32_{name}"] = {
-            "mean": statistics.mean(off), "stderr": statistics.stdev(off) / len(off) ** 0.5, "sd": statistics.stdev(off)
-        }  # fmt: skip
-    return said
+    reference = {chosen[n]: float(response.loglikelihood or 0.0) for n, response in exact.score_all(sample)}
+    found: dict[str, Any] = {}
+    for name, values in said.items():
+        off = [values[i] - reference[i] for i in chosen]
+        spread = statistics.stdev(off)
+        found[f"off_float32_{name}"] = {"mean": statistics.mean(off), "stderr": spread / len(off) ** 0.5, "sd": spread}
+    return found
 
 
 def _timed(work: Any, device: torch.device) -> tuple[float, Any]:
