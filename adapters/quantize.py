@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+from collections.abc import Mapping
 from typing import Any, cast
 
 import torch
@@ -112,20 +113,21 @@ def dequantize(model: PreTrainedModel, dtype: torch.dtype) -> PreTrainedModel:
     return plain.eval()
 
 
-def dequantize_once(model: nn.Module) -> int:
+def dequantize_once(model: nn.Module) -> dict[str, nn.Module]:
     """Replace 4-bit layers in place by plain ones that hold their dequantised weights, adapters around them left alone.
 
-    For more than one row bitsandbytes dequantises a layer's weight at each forward and multiplies by that; so the
-    outputs stay the same bit for bit (tests/adapters/test_dequantize_once.py), and the time it takes is paid once. The
-    model then takes the memory of its full-precision form.
+    bitsandbytes dequantises a layer's weight at each forward and multiplies by that: on a CPU always, on CUDA from some
+    number of rows on (version 0.50: up to some tens or hundreds, by layer and card, it has a kernel that does both at
+    once and rounds otherwise). There the outputs are the same bit for bit, and the time is paid once. The model then
+    takes the memory of its full-precision form.
 
     Returns:
-        How many layers were replaced.
+        The layers that were replaced, by name; :func:`put_back` undoes it.
     """
     import bitsandbytes as bnb
 
-    found = _dequantizable(model)
-    for name, module in found:
+    replaced: dict[str, nn.Module] = {}
+    for name, module in _dequantizable(model):
         weight = bnb.functional.dequantize_4bit(module.weight.data, module.weight.quant_state)
         with torch.device("meta"):
             plain = nn.Linear(module.in_features, module.out_features, bias=module.bias is not None)
@@ -133,7 +135,14 @@ def dequantize_once(model: nn.Module) -> int:
         if module.bias is not None:
             plain.bias = nn.Parameter(module.bias.detach().to(weight.dtype), requires_grad=False)
         model.set_submodule(name, plain)
-    return len(found)
+        replaced[name] = module
+    return replaced
+
+
+def put_back(model: nn.Module, layers: Mapping[str, nn.Module]) -> None:
+    """Put layers back where they were."""
+    for name, module in layers.items():
+        model.set_submodule(name, module)
 
 
 def dequantized_bytes(model: nn.Module) -> int:

@@ -2,19 +2,23 @@
 
 from __future__ import annotations
 
+import logging
 import time
 
 import torch
+from torch import nn
 
-from ..adapters.quantize import dequantize_once, dequantized_bytes
+from ..adapters.quantize import dequantize_once, dequantized_bytes, put_back
 from ..adapters.variants import Variant
 from ..errors import UserError
 from .cell_run import ask
+from .engine.attention import Way
 from .engine.budget import free_bytes, token_budget
 from .engine.plain import PlainEngine
 from .engine.requests import Prepared, ScoringRequests
+from .engine.response import Response
 from .engine.scoring import TreeEngine
-from .engine.support import why_not_trees
+from .engine.support import find_way
 from .finishing import Finisher
 from .memory import PeakMemory
 from .progress import RunProgress
@@ -23,6 +27,7 @@ from .run_folder import DiskError, RunFolder
 from .suite import Suite
 from .tasks import BuiltTask
 
+_log = logging.getLogger(__name__)
 _SPARE = 2 * 2**30  # bytes that stay free beside weights that are dequantised
 
 
@@ -52,15 +57,19 @@ class VariantRun:
         self.suite = suite
         self.device = device
         self.progress = progress
-        why = "the suite says so" if suite.engine.scoring == "plain" else why_not_trees(variant.model)
-        self.engine = (PlainEngine if why else TreeEngine)(
+        way = "the suite says so" if suite.engine.scoring == "plain" else find_way(variant.model)
+        self._way = way
+        self.engine = (PlainEngine if isinstance(way, str) else TreeEngine)(
             variant.model,
             variant.tokenizer,
             max_length=suite.base.max_length,
             batch_tokens=suite.engine.batch_tokens or token_budget(variant.model, device),
             prepared=prepared,
         )
-        self._why_plain = why
+        if isinstance(self.engine, TreeEngine) and isinstance(way, Way):
+            self.engine.way = way
+            self.engine.elastic = suite.engine.batch_tokens is None and device.type == "cpu"
+        self._once = ""
         if device.type == "cuda":
             self.engine.warm_up()
 
@@ -112,38 +121,59 @@ class VariantRun:
             finisher.finish(cell, built, responses)
 
     def _dequantize(self, first: BuiltTask) -> None:
-        """Go on with dequantised weights, where that is faster and there is room, after measuring the real ones."""
-        needed = dequantized_bytes(self.variant.model)
-        free = free_bytes(self.device)
-        if not self.suite.engine.dequantize_once or not needed or free is None or free < needed + _SPARE:
-            return
-        self.info.real_form = self._measured(first)
-        dequantize_once(self.variant.model)
+        """Go on with dequantised weights, where there is room, if a full forward gives the same bits with them.
 
-    def _measured(self, built: BuiltTask) -> RealForm:
-        """Time and memory of one full forward of scoring, with the weights as they ship."""
+        The real form is measured before. Whatever goes wrong here leaves the real form, and goes wrong again, and is
+        said, where the cell is asked.
+        """
+        model, wanted = self.variant.model, self.suite.engine.dequantize_once
+        needed, free = dequantized_bytes(model) if wanted else 0, free_bytes(self.device)
+        if not needed or free is None or free < needed + _SPARE:
+            return
+        replaced: dict[str, nn.Module] = {}
+        try:
+            sample = self._sample(first)
+            real, form = self._measured(sample)
+            replaced = dequantize_once(model)
+            once = dict(self.engine.score_all(sample))
+        except Exception as error:
+            _log.info("weights stay as they are: %s", error)
+            put_back(model, replaced)
+            return
+        if once == real:
+            self.info.real_form = form
+            self._once = f", 4-bit weights dequantised once (the same bits for {len(real)} requests)"
+        else:
+            put_back(model, replaced)
+            self._once = ", 4-bit weights as they are (dequantised ones give other bits)"
+
+    def _sample(self, built: BuiltTask) -> ScoringRequests:
+        """One full forward of a task's requests."""
         everything = built.requests
         kind = everything[0].request_type
         prepared = self.engine.prepare(kind, [r.args for r in everything if r.request_type == kind])
         plan = prepared.plan
         asked = [prepared.items[plan.members[i][0]] for i in range(plan.end(self.engine.batch_tokens, 0))]
-        sample = ScoringRequests(asked, list(range(len(asked))))
-        _ = sample.plan
+        return ScoringRequests(asked, list(range(len(asked))))
+
+    def _measured(self, sample: ScoringRequests) -> tuple[dict[int, Response], RealForm]:
+        """The answers to a sample by the weights as they ship, and what they take; the first time is not counted."""
+        answers = dict(self.engine.score_all(sample))
         with PeakMemory(self.device) as memory:
             started = time.perf_counter()
             for _ in self.engine.score_all(sample):
                 pass
             seconds = time.perf_counter() - started
-        tokens = sum(len(item.inputs) for item in asked)
-        return RealForm(tokens_in=tokens, seconds=round(seconds, 4), peak_memory_bytes=memory.bytes)
+        tokens = sum(len(item.inputs) for item in sample.items)
+        return answers, RealForm(tokens_in=tokens, seconds=round(seconds, 4), peak_memory_bytes=memory.bytes)
 
     def _describe(self) -> None:
         """Say in the manifest how log-likelihoods were computed."""
-        why = self._why_plain or getattr(self.engine, "fallback", None)
+        why = self._way if isinstance(self._way, str) else getattr(self.engine, "fallback", None)
         how = f"plain: {why}" if why else "prefix trees"
-        if self.info.real_form is not None:
-            how += ", 4-bit weights dequantised once"
-        self.info.scoring = f"{how}, {self.engine.batch_tokens:,} tokens a forward"
+        if isinstance(self._way, Way) and not self._way.fused:
+            how += ", layers as the libraries have them (fewer kernels gave other numbers)"
+        self.info.scoring = f"{how}{self._once}, {self.engine.batch_tokens:,} tokens a forward"
 
 
 def _split(tasks: list[BuiltTask]) -> tuple[list[BuiltTask], list[BuiltTask]]:

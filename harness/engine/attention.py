@@ -11,6 +11,7 @@ from __future__ import annotations
 import importlib.util
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -23,6 +24,14 @@ NAME = "phibench_tree"
 _OTHER = ("s_aux", "position_bias", "attention_bias", "alibi", "block_table")  # what trees do not serve
 
 _shape: TreeShape | None = None
+
+
+@dataclass(frozen=True)
+class Way:
+    """How trees go through a model."""
+
+    kernels: bool  # by the Triton kernels, or by masked attention
+    fused: bool  # with layers in fewer kernels (see fused.py), or as the libraries have them
 
 
 class TreeUnsupportedError(Exception):

@@ -182,6 +182,19 @@ def virtual_tokens(model: Any) -> int:
     return int(getattr(config, "num_virtual_tokens", 0) or 0) if getattr(config, "is_prompt_learning", False) else 0
 
 
+def rope_limit(config: Any) -> int | None:
+    """The length in tokens beyond which a model's rotary angles depend on the longest sequence of a batch; None: never.
+
+    Transformers rescales them for `dynamic` and `longrope` models, by the longest position that it is given.
+    """
+    config = config.get_text_config()
+    own = getattr(config, "rope_parameters", None) or {}
+    layers = [value for value in own.values() if isinstance(value, dict)] or [own]  # one for each type of layer, or one
+    scaled = [one for one in layers if one.get("rope_type") in ("dynamic", "longrope")]
+    originals = [one.get("original_max_position_embeddings") or config.max_position_embeddings for one in scaled]
+    return min(map(int, originals), default=None)
+
+
 def context_length(config: Any, tokenizer: Any) -> int:
     """The model's context in tokens, looked up as lm-eval's Hugging Face model does (2048 when nothing says)."""
     for key in ("n_positions", "max_position_embeddings", "n_ctx"):

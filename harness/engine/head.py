@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 import torch
 
+from .shape import to_device
 from .tree import Forward, Ints
 
 _CHUNK_BYTES = {"cuda": 2**29, "cpu": 2**26}  # of one chunk's float32 log-probabilities
@@ -39,9 +40,10 @@ class Head:
             device, in the order of :func:`by_row`.
         """
         order = by_row(forward)
-        sorted_rows, targets = forward.target_row[order], torch.from_numpy(forward.targets[order]).to(hidden.device)
-        places = torch.from_numpy(sorted_rows).to(hidden.device)
-        chosen = hidden[torch.from_numpy(forward.rows).to(hidden.device)]
+        sorted_rows = forward.target_row[order]
+        arrays = (forward.rows, sorted_rows, forward.targets[order])
+        rows, places, targets = (to_device(array, hidden.device) for array in arrays)
+        chosen = hidden[rows]
         found, best = [], []
         with self.fed(output) as logits_of:
             step = self._rows_of or self._chunk(logits_of, chosen)

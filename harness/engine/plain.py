@@ -13,7 +13,7 @@ from lm_eval.models.utils import has_bos_prefix, normalize_gen_kwargs
 from transformers import StoppingCriteria, StoppingCriteriaList
 
 from ...errors import UserError
-from .base import Engine, virtual_tokens
+from .base import Engine, rope_limit, virtual_tokens
 from .requests import Prepared, ScoringRequests
 from .response import Response
 from .tree import Scored
@@ -58,6 +58,9 @@ class PlainEngine(Engine):
     def score_all(self, requests: ScoringRequests) -> Iterator[tuple[int, Response]]:
         items = requests.items
         order = sorted(range(len(items)), key=lambda i: (-len(items[i].inputs), items[i].inputs))
+        limit = rope_limit(self.model.config)
+        while limit is not None and order and len(items[order[0]].inputs) > limit:
+            yield from self._score_batch([order.pop(0)], items)  # beside others it would change their angles too
         yield from self._batched(order, lambda i: len(items[i].inputs), lambda batch: self._score_batch(batch, items))
 
     @torch.inference_mode()
@@ -183,11 +186,13 @@ class PlainEngine(Engine):
         while start < len(order):
             rows = max(1, self.batch_tokens // max(1, length(order[start])))
             batch = order[start : start + rows]
+            found: list[_T] | None = None
             try:
                 found = run(batch)
-            except torch.cuda.OutOfMemoryError:
+            except torch.OutOfMemoryError:
                 if len(batch) == 1:
                     raise
+            if found is None:  # outside of the handler, which holds on to what the batch had made
                 self.batch_tokens = max(1, self.batch_tokens // 2)
                 torch.cuda.empty_cache()
                 continue

@@ -4,20 +4,24 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 
-from .attention import TreeUnsupportedError, kernels_for, over, tree_attention
+from .attention import TreeUnsupportedError, Way, kernels_for, over, tree_attention
+from .base import rope_limit
 from .fused import fused_layers
 from .head import Head, by_row
 from .plain import PlainEngine
 from .requests import ScoringRequests
 from .response import Response
-from .shape import TreeShape
+from .shape import TreeShape, to_device
 from .tree import Forward, Plan
+
+_ELASTIC = 4  # forwards are this many times as long as the longest shared prefix,
+_MOST = 8192  # up to this many tokens
 
 Run = Callable[[Forward], tuple[torch.Tensor, torch.Tensor]]
 
@@ -26,25 +30,35 @@ class TreeEngine(PlainEngine):
     """Scores by packed prefix trees; generates as the plain engine does.
 
     A model that trees turn out not to serve is scored the plain way from there on, and :attr:`fallback` says why; see
-    also :func:`phibench.harness.engine.support.why_not_trees`, which finds out beforehand.
+    also :func:`phibench.harness.engine.support.find_way`, which finds out beforehand.
     """
 
     fallback: str | None = None
+    way: Way | None = None  # as :func:`find_way` found it; default: whatever the device allows
+    elastic = False  # whether a forward may be longer than `batch_tokens` where a long prefix would be fed too often
 
     def score_all(self, requests: ScoringRequests) -> Iterator[tuple[int, Response]]:
+        # Sequences whose own length changes their rotary angles are no part of a tree: one by one, the plain way.
+        alone = rope_limit(self.model.config)
+        plain = [i for i, item in enumerate(requests.items) if alone is not None and len(item.inputs) > alone]
+        trees = requests
+        numbers = list(range(len(requests.items)))
+        if plain:
+            numbers = sorted(set(numbers) - set(plain))
+            trees = ScoringRequests([requests.items[i] for i in numbers], numbers)
         done: set[int] = set()
-        if self.fallback is None:
+        if self.fallback is None and numbers:
             try:
-                for i, response in self._by_trees(requests):
-                    done.add(i)
-                    yield i, response
+                for n, response in self._by_trees(trees):
+                    done.add(numbers[n])
+                    yield numbers[n], response
             except TreeUnsupportedError as error:
                 self.fallback = str(error)
-        if self.fallback is not None and len(done) < len(requests.items):
-            missing = [i for i in range(len(requests.items)) if i not in done]
+        missing = [i for i in range(len(requests.items)) if i not in done]
+        if missing:
             rest = ScoringRequests([requests.items[i] for i in missing], missing)
-            for i, response in super().score_all(rest):
-                yield missing[i], response
+            for n, response in super().score_all(rest):
+                yield missing[n], response
 
     def _by_trees(self, requests: ScoringRequests) -> Iterator[tuple[int, Response]]:
         plan = requests.plan
@@ -54,7 +68,7 @@ class TreeEngine(PlainEngine):
         start = 0
         with self._decoder() as run:
             while start < len(plan):
-                end = plan.end(self.batch_tokens, start)
+                end = plan.end(self._budget(plan), start)
                 forward = plan.forward(start, end)
                 found = _unless_out_of_memory(run, forward)
                 if found is None:
@@ -71,20 +85,26 @@ class TreeEngine(PlainEngine):
             while under_way:
                 yield from _answers(plan, requests, *under_way.popleft())
 
+    def _budget(self, plan: Plan) -> int:
+        """Tokens of a forward; several times the longest shared prefix, which each forward feeds again."""
+        if not self.elastic:
+            return self.batch_tokens
+        return max(self.batch_tokens, min(_ELASTIC * int(plan.shared.max(initial=0)), _MOST))
+
     @contextmanager
     def _decoder(self) -> Iterator[Run]:
         """The model, ready to take packed trees; its own again afterwards."""
         causal = causal_of(self.model)
         head = Head(causal)
-        kernels = kernels_for(self.device, self.model.dtype)
+        way = self.way or Way(kernels_for(self.device, self.model.dtype), fused=True)
 
         @torch.inference_mode()
         def run(forward: Forward) -> tuple[torch.Tensor, torch.Tensor]:
-            shape = TreeShape(forward, self.device, kernels=kernels)
+            shape = TreeShape(forward, self.device, kernels=way.kernels)
             output, hidden = decode(causal, forward, shape)
             return head.score(hidden, forward, output)
 
-        with tree_attention(causal), fused_layers(causal):
+        with tree_attention(causal), fused_layers(causal) if way.fused else nullcontext():
             yield run
 
 
@@ -95,7 +115,7 @@ def causal_of(model: Any) -> Any:
 
 def decode(causal: Any, forward: Forward, shape: TreeShape) -> tuple[Any, torch.Tensor]:
     """One forward through the decoder: (what it returned, the last hidden states [T, width])."""
-    tokens, positions = (torch.from_numpy(a).to(shape.device)[None] for a in (forward.tokens, forward.positions))
+    tokens, positions = (to_device(a, shape.device)[None] for a in (forward.tokens, forward.positions))
     with over(shape):
         output = causal.get_decoder()(input_ids=tokens, position_ids=positions, use_cache=False)
     return output, output.last_hidden_state[0]

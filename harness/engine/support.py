@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 
-from .attention import kernels_for, tree_attention
+from .attention import Way, kernels_for, tree_attention
 from .base import virtual_tokens
 from .fused import fused_layers
 from .head import Head
@@ -18,13 +19,13 @@ from .tree import Forward, Plan, Scored
 _TOLERANCE = {torch.float32: 1e-3, torch.float64: 1e-3, torch.float16: 2e-2, torch.bfloat16: 6e-2}
 
 
-@torch.inference_mode()
-def why_not_trees(model: Any) -> str | None:
-    """Why a model has to be scored the plain way; None when trees give what it gives by itself.
+def find_way(model: Any) -> Way | str:
+    """How trees go through a model; where they do not, why it has to be scored the plain way.
 
-    A small tree goes through the model packed, and each of its sequences by itself in the model's own way. Trees serve
-    it if the hidden states agree; how far they would be off if tokens saw what they should not is measured beside it,
-    so that a model which hardly looks at its context is not taken for one that agrees.
+    A small tree goes through the model packed, and some of its sequences by themselves in the model's own way. Trees
+    serve it if the hidden states agree; how far they would be off if tokens saw what they should not is measured beside
+    it, so that a model which hardly looks at its context is not taken for one that agrees. What is fastest is tried
+    first.
 
     Args:
         model: a causal LM, or a `PeftModel` around one, in evaluation mode, on its device.
@@ -40,12 +41,25 @@ def why_not_trees(model: Any) -> str | None:
         return "its decoder does not stand apart from its head"
     if not getattr(causal, "_supports_attention_backend", False) and not causal._can_set_attn_implementation():
         return "its attention does not go through transformers' registry"
+    ways = [Way(kernels=False, fused=True), Way(kernels=False, fused=False)]
+    if kernels_for(next(causal.parameters()).device, causal.dtype):
+        ways = [Way(kernels=True, fused=True), Way(kernels=True, fused=False), Way(kernels=False, fused=False)]
+    why = ""
+    for way in ways:
+        found = _why_not(causal, way)
+        if found is None:
+            return way
+        why = why or found
+    return why
+
+
+@torch.inference_mode()
+def _why_not(causal: Any, way: Way) -> str | None:
     plan = _small_tree(causal)
     forward = plan.forward(0, len(plan))
-    device = next(causal.parameters()).device
-    shape = TreeShape(forward, device, kernels=kernels_for(device, causal.dtype))
+    shape = TreeShape(forward, next(causal.parameters()).device, kernels=way.kernels)
     try:
-        with tree_attention(causal), fused_layers(causal):
+        with tree_attention(causal), fused_layers(causal) if way.fused else nullcontext():
             output, packed = decode(causal, forward, shape)
             with Head(causal).fed(output) as logits_of:
                 logits = logits_of(packed)
@@ -84,13 +98,13 @@ def _compare(causal: Any, forward: Forward, packed: torch.Tensor, logits: torch.
     for number in (0, len(forward.owners) // 2 - 1, len(forward.owners) - 1):
         places = _path(forward, number)
         hidden, its_logits = _alone(causal, _row(forward.tokens[places], packed))
-        off = max(off, _distance(packed[places], hidden))
+        off = float(np.maximum(off, _distance(packed[places], hidden)))  # unlike max, it keeps a NaN
         wrong = max(wrong, _distance(one_text[places], hidden))
-        head_off = max(head_off, _distance(logits[places], its_logits))
+        head_off = float(np.maximum(head_off, _distance(logits[places], its_logits)))
     tolerance = _TOLERANCE.get(packed.dtype, 1e-3)
-    if off > tolerance or off > 0.2 * wrong:
+    if not (off <= tolerance and off <= 0.2 * wrong):  # a NaN is not below anything
         return f"its hidden states over trees are off by {off:.1%} (by {wrong:.1%} if every token saw all before it)"
-    if head_off > tolerance:
+    if not head_off <= tolerance:
         return f"its head over chosen positions is off by {head_off:.1%}"
     return None
 

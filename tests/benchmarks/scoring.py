@@ -30,7 +30,7 @@ from phibench.adapters.variants import Variant, VariantFactory
 from phibench.harness.engine.budget import token_budget
 from phibench.harness.engine.plain import PlainEngine
 from phibench.harness.engine.requests import ScoringRequests
-from phibench.harness.engine.scoring import TreeEngine
+from phibench.harness.engine.scoring import TreeEngine, causal_of
 from phibench.harness.engine.tree import Plan
 from phibench.harness.environment import choose_device, hardware, versions
 from phibench.harness.suite import Suite
@@ -87,7 +87,7 @@ def _form(
     name: str, factory: VariantFactory, texts: list[Any], args: argparse.Namespace, device: torch.device
 ) -> dict[str, Any]:
     variant = factory.make(FORMS[name])
-    once = dequantize_once(variant.model) if FORMS[name].quantization and device.type == "cuda" else 0
+    once = len(dequantize_once(variant.model)) if FORMS[name].quantization and device.type == "cuda" else 0
     tokens = args.batch_tokens or token_budget(variant.model, device)
     engine = TreeEngine(variant.model, variant.tokenizer, batch_tokens=tokens)
     started = time.perf_counter()
@@ -109,13 +109,16 @@ def _form(
     peak = torch.cuda.max_memory_allocated() if device.type == "cuda" else None
     if args.profile:
         _profile(engine, requests, args.profile.with_suffix(f".{name}.txt"))
-    weights = sum(p.numel() for n, p in variant.model.named_parameters() if p.ndim == 2 and "embed" not in n)
+    # The layers alone: the head sees scored positions only.
+    layers = causal_of(variant.model).get_decoder().named_parameters()
+    weights = sum(p.numel() for n, p in layers if p.ndim == 2 and "embed" not in n and "lora_" not in n)
     tree = statistics.median(times)
     result: dict[str, Any] = {
         "form": name,
         "requests": len(texts),
         "tokens_fed_by_lm_eval": fed,
         "tokens_distinct": distinct,
+        "tokens_fed": sum(len(plan.forward(*run).tokens) for run in plan.ranges(tokens)),
         "encode_s": round(encoded - started, 2),
         "plan_s": round(planned - encoded, 2),
         "tree_s": round(tree, 3),

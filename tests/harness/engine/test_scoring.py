@@ -15,13 +15,13 @@ from hypothesis import strategies as st
 
 from phibench.adapters.spec import VariantSpec
 from phibench.harness.engine import scoring
-from phibench.harness.engine.attention import TreeUnsupportedError
+from phibench.harness.engine.attention import TreeUnsupportedError, Way
 from phibench.harness.engine.budget import token_budget
 from phibench.harness.engine.head import Head
 from phibench.harness.engine.plain import PlainEngine
 from phibench.harness.engine.requests import Prepared
 from phibench.harness.engine.scoring import TreeEngine
-from phibench.harness.engine.support import why_not_trees
+from phibench.harness.engine.support import find_way
 from support.models import CPU, factory, load, lora, save_adapter, save_base, tiny_model, tiny_tokenizer
 
 COMMON: dict[str, Any] = {
@@ -132,7 +132,7 @@ def check(engine: PlainEngine, pairs: list[tuple[list[int], list[int]]], model: 
 @pytest.mark.parametrize("family", SERVED)
 def test_families_that_trees_serve(family: str) -> None:
     model = make(SERVED[family]())
-    assert why_not_trees(model) is None
+    assert isinstance(find_way(model), Way)
     own = model.config._attn_implementation
     for budget in (40, 4096):
         engine = TreeEngine(model, tiny_tokenizer(), max_length=256, batch_tokens=budget)
@@ -146,7 +146,7 @@ def test_families_that_trees_do_not_serve_are_found_out(family: str) -> None:
     config, says = NOT_SERVED[family]
     model = make(config())
     own = model.config._attn_implementation
-    assert says in str(why_not_trees(model))
+    assert says in str(find_way(model))
     assert model.config._attn_implementation == own
 
 
@@ -179,7 +179,7 @@ def test_adapters_attached(kind: str, quantization: str | None, tmp_path: Path) 
     base = load(save_base(tmp_path / "base", kind, max_position_embeddings=256))
     folder = save_adapter(tiny_model(kind, max_position_embeddings=256), tmp_path / "lora", lora(kind))
     made = factory(base, lora=folder).make(VariantSpec(name="x", adapter="lora", quantization=quantization))
-    assert why_not_trees(made.model) is None
+    assert isinstance(find_way(made.model), Way)
     plain = naive(made.model, token_pairs())
     check(TreeEngine(made.model, made.tokenizer, batch_tokens=100), token_pairs(), made.model)
     assert naive(made.model, token_pairs()) == plain  # the model is as it was
