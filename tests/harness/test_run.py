@@ -570,3 +570,34 @@ def test_a_model_that_trees_do_not_serve_is_scored_the_plain_way_and_the_report_
     suite.write_text(text, encoding="utf-8")
     assert run("run", suite, "--out", tmp_path / "out", "--limit", 2)[0] == 0
     assert "plain: its attention does not go through" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize("goes_wrong", ["other bits", "an error"])
+def test_weights_stay_as_they_ship_where_dequantising_does_not_give_the_same(
+    run: Run, suite: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, goes_wrong: str
+) -> None:
+    real = variant_run.dequantize_once
+    layers: list[int] = []
+
+    def wrong(model: Any) -> Any:
+        replaced = real(model)
+        for name in replaced:
+            model.get_submodule(name).weight.data.mul_(1.001)
+        return replaced
+
+    def broken(*_: Any) -> Any:
+        raise RuntimeError("pretended")
+
+    def watched(engine: PlainEngine, *args: Any, **kwargs: Any) -> Any:
+        layers.append(len(list(linear4bit(engine.model))))
+        return ask(engine, *args, **kwargs)
+
+    ask = variant_run.ask
+    monkeypatch.setattr(variant_run, "ask", watched)
+    monkeypatch.setattr(variant_run, "free_bytes", lambda device: 2**40)
+    monkeypatch.setattr(variant_run, "dequantize_once", wrong if goes_wrong == "other bits" else broken)
+    assert run("run", suite, "--limit", 2, "--only", "adapter-nf4", "--out", tmp_path / "out")[0] == 0
+    assert min(layers) > 0
+    info = read_manifest(tmp_path / "out").variants[1]
+    assert info.real_form is None
+    assert ("as they are" in str(info.scoring)) == (goes_wrong == "other bits")

@@ -22,7 +22,7 @@ from phibench.harness.engine.plain import PlainEngine
 from phibench.harness.engine.requests import Prepared
 from phibench.harness.engine.scoring import TreeEngine
 from phibench.harness.engine.support import find_way
-from support.models import CPU, factory, load, lora, save_adapter, save_base, tiny_model, tiny_tokenizer
+from support.models import factory, load, lora, save_adapter, save_base, tiny_model, tiny_tokenizer
 
 COMMON: dict[str, Any] = {
     "vocab_size": 272, "hidden_size": 64, "intermediate_size": 128, "num_hidden_layers": 4, "num_attention_heads": 4,
@@ -285,6 +285,105 @@ def test_variants_of_one_tokenizer_share_what_was_encoded() -> None:
     )
 
 
-def test_the_budget_on_a_cpu_is_a_power_of_two() -> None:
-    budget = token_budget(MODEL, CPU)
-    assert budget & (budget - 1) == 0
+SCALED_ROPE: dict[str, Any] = {
+    "longrope": {
+        "rope_type": "longrope", "rope_theta": 10000.0, "short_factor": [1.0] * 8, "long_factor": [4.0] * 8,
+        "original_max_position_embeddings": 32, "factor": 8.0,
+    },
+    "dynamic": {"rope_type": "dynamic", "rope_theta": 10000.0, "factor": 4.0},
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", SCALED_ROPE)
+@pytest.mark.parametrize("engine", [PlainEngine, TreeEngine])
+def test_a_long_request_does_not_change_the_angles_of_others(kind: str, engine: type[PlainEngine]) -> None:
+    config = {**COMMON, "max_position_embeddings": 256 if kind == "longrope" else 32}
+    model = make(tf.LlamaConfig(**config, rope_parameters=SCALED_ROPE[kind]))
+    pairs = [pair for pair in token_pairs() if len(pair[0]) + len(pair[1]) <= 32]
+    expected = naive(model, pairs)
+    # Longest first, as both engines and stock lm-eval go: dynamic angles remember the longest text seen.
+    long = ([7] * 60, [8, 9, 10])
+    [last] = naive(model, [long])
+    found = dict(engine(model, tiny_tokenizer(), max_length=256, batch_tokens=4096).score([*pairs, long]))
+    for i, (loglikelihood, _) in enumerate([*expected, last]):
+        assert found[i].loglikelihood == pytest.approx(loglikelihood, abs=1e-3)
+
+
+def test_trees_that_give_nan_do_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    from phibench.harness.engine import attention
+
+    real = attention._masked
+    monkeypatch.setattr(attention, "_masked", lambda *args: real(*args) * float("nan"))
+    assert "nan%" in str(find_way(MODEL))
+
+
+def test_layers_stay_as_they_are_where_fewer_kernels_give_other_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
+    from contextlib import contextmanager
+
+    from phibench.harness.engine import support
+
+    @contextmanager
+    def wrong(model: Any) -> Any:
+        handle = model.get_decoder().register_forward_hook(
+            lambda module, args, output: type(output)(last_hidden_state=output.last_hidden_state * 1.5)
+        )
+        yield
+        handle.remove()
+
+    monkeypatch.setattr(support, "fused_layers", wrong)
+    assert find_way(MODEL) == Way(kernels=False, fused=False)
+
+
+@pytest.mark.parametrize("family", ["phi", "llama", "cohere", "gpt-neox", "gemma-2"])
+def test_the_kernels_in_whole_models(family: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rotary positions and Phi's attention as on CUDA, in Triton's interpreter and float32."""
+    pytest.importorskip("triton")
+    from phibench.harness.engine import fused, kernels
+
+    turned: list[int] = []
+    real = kernels.rotate
+    monkeypatch.setattr(kernels, "rotate", lambda *args, **kwargs: (turned.append(1), real(*args, **kwargs))[1])
+    monkeypatch.setattr(fused, "kernels_for", lambda device, dtype: True)
+    model = make(SERVED[family]())
+    pairs = [([5, 6, 7, 8], [9, 10]), ([5, 6, 7, 8], [11]), ([30, 31], [3, 4, 5])]
+    engine = TreeEngine(model, tiny_tokenizer(), max_length=256, batch_tokens=100)
+    engine.way = Way(kernels=True, fused=True)
+    before = naive(model, pairs)
+    check(engine, pairs, model)
+    # Twice to find out whether the model turns halves as the kernel does, then twice a layer. Cohere interleaves, and
+    # GPT-NeoX turns a part of each head inside the function: they keep their own.
+    assert (len(turned) >= 2 * model.config.num_hidden_layers) == (family not in ("cohere", "gpt-neox"))
+    assert naive(model, pairs) == before
+
+
+def test_forwards_stretch_where_a_long_prefix_would_be_fed_too_often() -> None:
+    draw = random.Random(5)
+    examples = [draw.randint(3, 250) for _ in range(90)]
+    pairs = [([*examples, *(draw.randint(3, 250) for _ in range(5))], [7, 8]) for _ in range(60)]
+    fed: list[int] = []
+
+    def count(module: Any, args: Any, kwargs: Any, output: Any) -> None:
+        if kwargs.get("input_ids") is not None:  # the head's passes feed hidden states
+            fed.append(kwargs["input_ids"].shape[1])
+
+    handle = MODEL.get_decoder().register_forward_hook(count, with_kwargs=True)
+    try:
+        sums = []
+        for elastic in (False, True):
+            engine = TreeEngine(MODEL, TOKENIZER, batch_tokens=100)
+            engine.elastic = elastic
+            fed.clear()
+            list(engine.score(pairs))
+            sums.append(sum(fed))
+    finally:
+        handle.remove()
+    assert sums[1] < sums[0] / 5
+
+
+@pytest.mark.parametrize(("free", "budget"), [(2**40, 16384), (2**30 + 4096 * 90_000, 4096), (0, 256)])
+def test_the_budget_follows_the_free_memory(free: int, budget: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    from phibench.harness.engine import budget as module
+
+    monkeypatch.setattr(module, "free_bytes", lambda device: free)
+    model = make(tf.LlamaConfig(**{**COMMON, "hidden_size": 512, "intermediate_size": 4096, "num_hidden_layers": 1}))
+    assert token_budget(model, torch.device("cuda")) == budget
