@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 import traceback
 from collections.abc import Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -77,6 +78,7 @@ class Finisher:
 
     def _finish(self, cell: CellResult, built: BuiltTask, responses: Sequence[Response]) -> None:
         path = self._folder.records(cell.variant, cell.task)
+        started = time.perf_counter()
         try:
             records = make_records(
                 built, cell.variant, responses, seconds=cell.seconds, keep_prompts=self._keep_prompts
@@ -92,6 +94,7 @@ class Finisher:
             self._state.write()
             self._folder.journal(cell.variant, cell.task).unlink(missing_ok=True)
             self._progress.finished(cell, built.info.headline)
+            _log.info("%s · %s: records and scores in %.2f s", cell.variant, cell.task, time.perf_counter() - started)
         except DiskError:
             raise
         except UserError as error:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import contextlib
 import copy
 import gc
+import logging
 import threading
+import time
 from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -34,6 +36,8 @@ from .run_state import RunState, now
 from .suite_file import SuiteFile
 from .tasks import BuiltTask, Prompting, build, load_tasks
 from .variant_run import VariantRun
+
+_log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -80,7 +84,9 @@ class Runner:
                 base = load_base(self.suite.base, offline=self.options.offline)
             self._choose(base)
             self._encode_ahead(base, self._tasks_for(base.tokenizer))
-            factory = VariantFactory(base, self.suite.quantizations, self._adapters(base), self.device)
+            adapters = self._adapters(base)
+            with self._said("preparing the base"):
+                factory = VariantFactory(base, self.suite.quantizations, adapters, self.device)
             self._announce(factory)
             # What stands by now stays to the end: the collector need not look through it again and again.
             gc.collect()
@@ -270,8 +276,11 @@ class Runner:
 
     @contextmanager
     def _said(self, what: str) -> Iterator[None]:
+        """Show what is under way; the log keeps how long it took."""
+        started = time.perf_counter()
         with self.progress.bar(what, None):
             yield
+        _log.info("%s: %.2f s", what, time.perf_counter() - started)
 
 
 def _least(*limits: int | None) -> int | None:

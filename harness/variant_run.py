@@ -98,6 +98,7 @@ class VariantRun:
         self._describe()
 
     def _ask(self, built: BuiltTask, cell: CellResult, folder: RunFolder, finisher: Finisher) -> None:
+        started = time.perf_counter()
         try:
             responses = ask(
                 self.engine,
@@ -119,6 +120,8 @@ class VariantRun:
             finisher.failed(cell, finisher.bug(f"{cell.variant} · {cell.task}", error))
         else:
             finisher.finish(cell, built, responses)
+            took = time.perf_counter() - started
+            _log.info("%s · %s: asked in %.2f s, %.2f of them answers", cell.variant, cell.task, took, cell.seconds)
 
     def _dequantize(self, first: BuiltTask) -> None:
         """Go on with dequantised weights, where there is room, if a full forward gives the same bits with them.
