@@ -137,6 +137,12 @@ def _agrees(question: str) -> bool:
 
 
 def _run_and_report(file: SuiteFile, options: Any, folder: RunFolder, console: Console) -> None:
+    from .adapters.identity import hash_ahead
+    from .adapters.spec import is_local
+
+    base = file.suite.base.model
+    weights = hash_ahead(base) if is_local(base) else None  # torch is not imported yet: that takes as long
+
     from .harness.progress import RunProgress
     from .harness.runner import Runner
     from .reports.report import write_reports
@@ -147,7 +153,7 @@ def _run_and_report(file: SuiteFile, options: Any, folder: RunFolder, console: C
     outcome = None
     try:
         with RunProgress(console) as progress:
-            outcome = Runner(file, options, folder, progress).run()
+            outcome = Runner(file, options, folder, progress, weights).run()
     except KeyboardInterrupt:
         interrupted = True
     if folder.results.exists():

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 import logging
 from collections.abc import Collection
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTra
 from ..errors import UserError
 from .bundled import NAME as BUNDLED
 from .bundled import ensure_bundled
-from .identity import weights_hash
+from .identity import hash_ahead
 from .spec import BaseSpec, is_local
 
 _log = logging.getLogger(__name__)
@@ -61,16 +61,20 @@ def base_source(spec: BaseSpec) -> str:
     return str(folder)
 
 
-def load_base(spec: BaseSpec, *, offline: bool = False) -> LoadedBase:
+def load_base(spec: BaseSpec, *, offline: bool = False, weights: Future[str | None] | None = None) -> LoadedBase:
     """Read the base model and its tokenizer onto the host.
+
+    Args:
+        spec: what the suite says of it.
+        offline: use only what is on this machine.
+        weights: the hash of a local folder's files, where it is being made already.
 
     Raises:
         UserError: when the model cannot be found or read, is already quantised, or needs what the suite forbids.
     """
     source = base_source(spec)
-    with_hash = ThreadPoolExecutor(1, thread_name_prefix="hash")
-    weights = with_hash.submit(weights_hash, source)
-    with_hash.shutdown(wait=False)
+    if weights is None or source != str(Path(spec.model).expanduser()):  # the bundled model stands elsewhere
+        weights = hash_ahead(source)
     common: dict[str, Any] = {
         "revision": spec.revision,
         "trust_remote_code": spec.trust_remote_code,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -38,6 +39,18 @@ def weights_hash(source: str) -> str | None:
         return None
     files = sorted({path for pattern in _WEIGHTS for path in folder.glob(pattern)})
     return sha256_json({path.name: sha256_file(path) for path in files})
+
+
+def hash_ahead(model: str) -> Future[str | None]:
+    """Hash a base's files in a thread of its own, beside the imports and the loading, which wait for other things.
+
+    Args:
+        model: a local folder; for anything else there is nothing to hash.
+    """
+    thread = ThreadPoolExecutor(1, thread_name_prefix="hash")
+    found = thread.submit(weights_hash, str(Path(model).expanduser()))
+    thread.shutdown(wait=False)
+    return found
 
 
 def tokenizer_hash(tokenizer: PreTrainedTokenizerBase) -> str:

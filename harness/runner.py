@@ -10,6 +10,7 @@ import threading
 import time
 from collections import defaultdict
 from collections.abc import Iterator
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -57,9 +58,18 @@ class Runner:
         options: what the command line says beside it.
         folder: where the run goes; the caller holds its lock.
         progress: the terminal.
+        weights: the hash of the base's files, where it is being made already.
     """
 
-    def __init__(self, file: SuiteFile, options: RunOptions, folder: RunFolder, progress: RunProgress) -> None:
+    def __init__(
+        self,
+        file: SuiteFile,
+        options: RunOptions,
+        folder: RunFolder,
+        progress: RunProgress,
+        weights: Future[str | None] | None = None,
+    ) -> None:
+        self._weights = weights
         self.suite = file.suite
         self.options = options
         self.folder = folder
@@ -81,7 +91,7 @@ class Runner:
             with self._said("reading tasks and data"):
                 self._loaded_tasks = load_tasks(self.suite, self.selection.tasks)
             with self._said(f"loading {self.suite.base.model}"):
-                base = load_base(self.suite.base, offline=self.options.offline)
+                base = load_base(self.suite.base, offline=self.options.offline, weights=self._weights)
             self._choose(base)
             self._encode_ahead(base, self._tasks_for(base.tokenizer))
             adapters = self._adapters(base)

@@ -87,7 +87,7 @@ batch_size = 9 #<-
 example = 9 #<-
 
 ## unknown key that is like nothing
-> engine.xyz | unknown key "xyz" | the keys here are: device, batch_tokens
+> engine.xyz | unknown key "xyz" | the keys here are: device, batch_tokens, scoring, dequantize_once
 [engine]
 xyz = 9 #<-
 
@@ -328,6 +328,11 @@ llm_int8_threshold = inf #<-
 [seeds]
 training = 4294967296 #<-
 bootstrap = -1 #<-
+
+## an engine that there is not
+> engine.scoring | must be one of auto, plain (it is "trees")
+[engine]
+scoring = "trees" #<-
 
 ## no tokens in a batch
 > engine.batch_tokens | must be at least 1 (it is 0)
@@ -1111,6 +1116,8 @@ bootstrap = 4294967295
 [engine]
 device = "cpu"
 batch_tokens = 64
+scoring = "plain"
+dequantize_once = false
 [output]
 dir = "out"
 prompts = false
