@@ -138,10 +138,8 @@ def _agrees(question: str) -> bool:
 
 def _run_and_report(file: SuiteFile, options: Any, folder: RunFolder, console: Console) -> None:
     from .adapters.identity import hash_ahead
-    from .adapters.spec import is_local
 
-    base = file.suite.base.model
-    weights = hash_ahead(base) if is_local(base) else None  # torch is not imported yet: that takes as long
+    weights = hash_ahead(file.suite.base.model)  # torch is not imported yet: that takes as long
 
     from .harness.progress import RunProgress
     from .harness.runner import Runner
