@@ -11,9 +11,10 @@ import torch
 from torch import nn
 from transformers import activations
 from transformers.modeling_utils import ALL_ATTENTION_FUNCTIONS
-from transformers.models.phi.modeling_phi import PhiAttention
 
 from .attention import kernels_for
+
+Place = tuple[Any, str, Any]  # an object, the name of one of its attributes, and what stands there meanwhile
 
 # The tanh form of GELU, spelt out: eight kernels, and in half precision a rounding after each.
 _TANH_GELU = tuple(
@@ -31,79 +32,57 @@ def fused_layers(model: nn.Module) -> Iterator[None]:
     - Rotary positions are one kernel for queries and one for keys, where the Triton kernels run; Phi's, which turn only
       a part of each head, are turned in place.
     """
-    with fused_activations(model), fused_lora(model), fused_rotary(model), fused_phi(model):
-        yield
-
-
-@contextmanager
-def fused_activations(model: nn.Module) -> Iterator[None]:
-    """Put torch's GELU in the place of spelt-out ones."""
-    places = [
-        (parent, name, child)
-        for parent in model.modules()
-        for name, child in parent.named_children()
-        if isinstance(child, _TANH_GELU)
-    ]
-    fused = nn.GELU(approximate="tanh")
-    for parent, name, _ in places:
-        setattr(parent, name, fused)
+    places = [*_activations(model), *_lora_layers(model)]
+    weight = next(model.parameters())
+    if kernels_for(weight.device, weight.dtype):
+        places += [*_rotary_functions(model, weight), *_phi_layers(model)]
+    before = [(owner, name, getattr(owner, name)) for owner, name, _ in places]
+    for owner, name, new in places:
+        setattr(owner, name, new)
     try:
         yield
     finally:
-        for parent, name, child in places:
-            setattr(parent, name, child)
+        for owner, name, own in before:
+            if name == "forward":
+                delattr(owner, name)  # the class's own shows again
+            else:
+                setattr(owner, name, own)
 
 
-@contextmanager
-def fused_lora(model: nn.Module) -> Iterator[None]:
-    """Give plain LoRA layers a forward of one product more than the layer's own two."""
+def _activations(model: nn.Module) -> Iterator[Place]:
+    """Torch's GELU in the place of spelt-out ones."""
+    fused = nn.GELU(approximate="tanh")
+    for parent in model.modules():
+        for name, child in parent.named_children():
+            if isinstance(child, _TANH_GELU):
+                yield parent, name, fused
+
+
+def _lora_layers(model: nn.Module) -> Iterator[Place]:
+    """A forward of one product more than the layer's own two, for plain LoRA layers."""
     from peft.tuners.lora.layer import LoraLayer
 
-    layers = [module for module in model.modules() if isinstance(module, LoraLayer)]
-    fused = [(layer, forward) for layer in layers if (forward := _lora_forward(layer)) is not None]
-    for layer, forward in fused:
-        layer.forward = forward
-    try:
-        yield
-    finally:
-        for layer, _ in fused:
-            del layer.forward  # the class's own shows again
+    for module in model.modules():
+        if isinstance(module, LoraLayer) and (forward := _lora_forward(module)) is not None:
+            yield module, "forward", forward
 
 
-@contextmanager
-def fused_rotary(model: nn.Module) -> Iterator[None]:
-    """Put our kernel in the place of `apply_rotary_pos_emb` in the model's own modules, where it gives the same."""
-    weight = next(model.parameters())
-    if not kernels_for(weight.device, weight.dtype):
-        yield
-        return
-    sources = {type(module).__module__ for module in model.modules()}
-    modules = [sys.modules[name] for name in sorted(sources) if hasattr(sys.modules[name], "apply_rotary_pos_emb")]
-    places = [(module, module.apply_rotary_pos_emb) for module in modules]
-    places = [(module, own) for module, own in places if _rotates_halves(own, weight)]
-    for module, own in places:
-        module.apply_rotary_pos_emb = _rotary(own)  # type: ignore[attr-defined]
-    try:
-        yield
-    finally:
-        for module, own in places:
-            module.apply_rotary_pos_emb = own  # type: ignore[attr-defined]
+def _rotary_functions(model: nn.Module, like: torch.Tensor) -> Iterator[Place]:
+    """Our kernel in the place of `apply_rotary_pos_emb` in the model's own modules, where it gives the same."""
+    name = "apply_rotary_pos_emb"
+    for source in sorted({type(module).__module__ for module in model.modules()}):
+        own = getattr(sys.modules[source], name, None)
+        if own is not None and _rotates_halves(own, like):
+            yield sys.modules[source], name, _rotary(own)
 
 
-@contextmanager
-def fused_phi(model: nn.Module) -> Iterator[None]:
-    """Let Phi's attention turn the rotary part of its heads in place: transformers copies both parts together again."""
-    weight = next(model.parameters())
-    layers: list[Any] = []
-    if kernels_for(weight.device, weight.dtype):
-        layers = [m for m in model.modules() if isinstance(m, PhiAttention) and not m.qk_layernorm]
-    for layer in layers:
-        layer.forward = _phi_forward(layer)
-    try:
-        yield
-    finally:
-        for layer in layers:
-            del layer.forward
+def _phi_layers(model: nn.Module) -> Iterator[Place]:
+    """Phi's attention turning the rotary part of its heads in place: transformers copies both parts together again."""
+    from transformers.models.phi.modeling_phi import PhiAttention
+
+    for module in model.modules():
+        if isinstance(module, PhiAttention) and not module.qk_layernorm:
+            yield module, "forward", _phi_forward(module)
 
 
 def _phi_forward(layer: Any) -> Callable[..., Any]:
