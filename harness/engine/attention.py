@@ -107,7 +107,7 @@ def _attention(
     if shape.kernels and q.shape[-1] <= 256 and q.shape[-1] == v.shape[-1]:
         from . import kernels
 
-        tiles = shape.tiles(kernels.QUERIES, kernels.KEYS)
+        tiles = shape.tiles
         out = kernels.attend(
             q,
             k,

@@ -12,6 +12,8 @@ import numpy as np
 
 from .tree import Forward, Ints
 
+QUERIES = 64  # of a tile
+KEYS = 64  # of a block of keys
 _BLOCK = 192  # queries of a padded block, unless one node alone is longer
 _PADDING = 1.3  # blocks share a bucket while padding costs no more than this
 
@@ -26,7 +28,7 @@ class Bucket:
 
 def padded_blocks(forward: Forward, size: int = _BLOCK) -> list[Bucket]:
     """Every token of the forward in exactly one block; a block's tokens share the ancestors above the block."""
-    blocks = [(_ancestors(forward, node), np.arange(start, end)) for node, start, end in _spans(forward, size)]
+    blocks = [(ancestors(forward, node), np.arange(start, end)) for node, start, end in _spans(forward, size)]
     blocks.sort(key=lambda block: (len(block[0]) + len(block[1]), block[1][0]))
     buckets: list[list[tuple[Ints, Ints]]] = []
     cost, widest = 0, 0
@@ -44,7 +46,7 @@ def padded_blocks(forward: Forward, size: int = _BLOCK) -> list[Bucket]:
     ]
 
 
-def key_blocks(forward: Forward, queries: int, keys: int) -> tuple[Ints, Ints]:
+def key_blocks(forward: Forward, queries: int = QUERIES, keys: int = KEYS) -> tuple[Ints, Ints]:
     """Which blocks of `keys` tokens hold a key for any of each tile's `queries` tokens.
 
     Returns:
@@ -64,7 +66,7 @@ def key_blocks(forward: Forward, queries: int, keys: int) -> tuple[Ints, Ints]:
     return np.searchsorted(pairs, np.arange(tiles + 1) * blocks), pairs % blocks
 
 
-def _ancestors(forward: Forward, node: int) -> Ints:
+def ancestors(forward: Forward, node: int) -> Ints:
     """The tokens of all nodes above `node`, from the root down."""
     parts: list[Ints] = []
     parent = int(forward.node_parent[node])

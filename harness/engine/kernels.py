@@ -11,8 +11,7 @@ import torch
 import triton
 import triton.language as tl
 
-QUERIES = 64  # of a tile
-KEYS = 64  # of a block
+from .blocks import KEYS, QUERIES
 
 
 @triton.jit

@@ -49,16 +49,13 @@ class TreeShape:
         self.calls = 0  # of attention
         self.local_sizes: set[int] = set()  # windows that masks were asked for
         self.windows: set[int] = set()  # windows that layers named
-        self._tiles: Tiles | None = None
         self._blocks: dict[int | None, list[Block]] = {}
 
-    def tiles(self, queries: int, keys: int) -> Tiles:
-        """Key blocks for tiles of `queries` tokens; made once, for the first size asked."""
-        if self._tiles is None:
-            first, blocks = key_blocks(self.forward, queries, keys)
-            parts = (first, blocks, self._subtree_ends(), self.forward.positions)
-            self._tiles = Tiles(*(self._on_device(part.astype(np.int32)) for part in parts))
-        return self._tiles
+    @cached_property
+    def tiles(self) -> Tiles:
+        """Which keys each tile of queries looks at, for the kernel."""
+        parts = (*key_blocks(self.forward), self._subtree_ends(), self.forward.positions)
+        return Tiles(*(self._on_device(part.astype(np.int32)) for part in parts))
 
     def blocks(self, window: int | None) -> list[Block]:
         """Padded blocks, under a window of that many tokens."""

@@ -10,6 +10,7 @@ import torch
 
 from .attention import Way, kernels_for, tree_attention
 from .base import virtual_tokens
+from .blocks import ancestors
 from .fused import fused_layers
 from .head import Head
 from .scoring import causal_of, decode
@@ -134,7 +135,4 @@ def _path(forward: Forward, number: int) -> Any:
     """Where the tokens of a sequence stand, from its first to its last scored one."""
     last = forward.rows[forward.target_row[forward.owner_start[number + 1] - 1]]
     node = int(np.searchsorted(forward.node_start, last, side="right")) - 1
-    parts = [np.arange(forward.node_start[node], last + 1)]
-    while (node := int(forward.node_parent[node])) >= 0:
-        parts.append(np.arange(forward.node_start[node], forward.node_end[node]))
-    return np.concatenate(parts[::-1])
+    return np.concatenate([ancestors(forward, node), np.arange(forward.node_start[node], last + 1)])

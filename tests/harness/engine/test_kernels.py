@@ -40,7 +40,7 @@ def test_attention(heads: int, key_heads: int, width: int, window: int | None, s
     q = torch.randn(heads, tokens, width, generator=draw).half().transpose(0, 1)
     k = torch.randn(key_heads, tokens, width, generator=draw).half().transpose(0, 1)
     v = torch.randn(tokens, key_heads, width, generator=draw).half()
-    tiles = trees.tiles(kernels.QUERIES, kernels.KEYS)
+    tiles = trees.tiles
     found = kernels.attend(
         q, k, v, end=tiles.end, positions=tiles.positions, first=tiles.first, blocks=tiles.blocks,
         scale=width**-0.5, softcap=softcap, window=window,
