@@ -23,7 +23,7 @@ import torch
 from lm_eval.models.huggingface import HFLM
 
 from phibench.adapters.adapter_files import read_adapter
-from phibench.adapters.base import LoadedBase, load_base
+from phibench.adapters.base import LoadedBase, clone_to, load_base
 from phibench.adapters.quantize import dequantize_once
 from phibench.adapters.spec import VariantSpec
 from phibench.adapters.variants import Variant, VariantFactory
@@ -35,6 +35,7 @@ from phibench.harness.engine.tree import Plan
 from phibench.harness.environment import choose_device, hardware, versions
 from phibench.harness.suite import Suite
 from phibench.harness.tasks import Prompting, build, load_tasks
+from shapes import phi_2, save_lora
 
 TASKS = ["arc_easy", "arc_challenge", "hellaswag", "piqa", "winogrande"]
 FORMS = {
@@ -194,41 +195,15 @@ def _suite(args: argparse.Namespace) -> Suite:
 
 
 def _phi_2(suite: Suite, tokenizer: str) -> LoadedBase:
-    """Phi-2's shape with random weights: speed and memory as the real ones, answers without meaning."""
-    from transformers import AutoTokenizer, PhiConfig, PhiForCausalLM
+    from transformers import AutoTokenizer
 
-    config = PhiConfig(
-        vocab_size=51200, hidden_size=2560, intermediate_size=10240, num_hidden_layers=32, num_attention_heads=32,
-        partial_rotary_factor=0.4, max_position_embeddings=2048, hidden_act="gelu_new",
-    )  # fmt: skip
-    dtype = getattr(torch, suite.base.dtype)
-    with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        torch.set_default_dtype(dtype)
-        try:
-            torch.manual_seed(0)
-            model = PhiForCausalLM(config).to("cpu").eval()
-        finally:
-            torch.set_default_dtype(torch.float32)
+    model = phi_2(getattr(torch, suite.base.dtype)).to("cpu")
     model.requires_grad_(False)
-    tokens = AutoTokenizer.from_pretrained(tokenizer)
-    return LoadedBase(suite.base, tokenizer, None, model, tokens)
+    return LoadedBase(suite.base, tokenizer, None, model, AutoTokenizer.from_pretrained(tokenizer))
 
 
 def _factory(suite: Suite, base: LoadedBase, folder: Path, device: torch.device) -> VariantFactory:
-    """Variants of the base, with a random LoRA of rank 32 on all linear layers but the head."""
-    from peft import LoraConfig, get_peft_model
-
-    from phibench.adapters.base import clone_to
-
-    names = {n.rpartition(".")[2] for n, m in base.model.named_modules() if isinstance(m, torch.nn.Linear)}
-    config = LoraConfig(r=32, lora_alpha=64, target_modules=sorted(names - {"lm_head"}), task_type="CAUSAL_LM")
-    model = get_peft_model(clone_to(base.model, device), config)
-    with torch.no_grad():
-        for parameter_name, parameter in model.named_parameters():
-            if "lora_" in parameter_name:
-                parameter.normal_(0.0, 0.01)
-    model.save_pretrained(folder)
-    del model
+    save_lora(clone_to(base.model, device), folder)
     return VariantFactory(base, suite.quantizations, {"lora": read_adapter("lora", folder, "random")}, device)
 
 

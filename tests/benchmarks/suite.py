@@ -21,6 +21,8 @@ from typing import Any
 
 import torch
 
+from shapes import phi_2, save_lora
+
 TASKS = ["arc_easy", "arc_challenge", "hellaswag", "piqa", "winogrande"]
 FORMS = ["base", "base-nf4", "adapter-nf4", "merged", "merged-dequantized", "merged-requantized"]
 KINDS = ["base", "base-q", "adapter-q", "merged", "merged-dequantized", "merged-requantized"]
@@ -164,36 +166,18 @@ def _base(args: argparse.Namespace, work: Path) -> Path:
         return Path(args.model).resolve()
     folder = work / "phi-2-shape"
     if not folder.exists():
-        from transformers import AutoTokenizer, PhiConfig, PhiForCausalLM
+        from transformers import AutoTokenizer
 
-        config = PhiConfig(
-            vocab_size=51200, hidden_size=2560, intermediate_size=10240, num_hidden_layers=32, num_attention_heads=32,
-            partial_rotary_factor=0.4, max_position_embeddings=2048, hidden_act="gelu_new",
-        )  # fmt: skip
-        torch.manual_seed(0)
-        torch.set_default_dtype(getattr(torch, args.dtype))
-        with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-            PhiForCausalLM(config).save_pretrained(folder)
-        torch.set_default_dtype(torch.float32)
+        phi_2(getattr(torch, args.dtype)).save_pretrained(folder)
         AutoTokenizer.from_pretrained(args.tokenizer).save_pretrained(folder)
     return folder
 
 
 def _adapter(model: Path, folder: Path, dtype: str) -> None:
-    """A LoRA of rank 32 with random weights on every linear layer but the head."""
-    from peft import LoraConfig, get_peft_model
     from transformers import AutoModelForCausalLM
 
     with torch.device("cuda" if torch.cuda.is_available() else "cpu"):
-        base = AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype))
-        names = {n.rpartition(".")[2] for n, m in base.named_modules() if isinstance(m, torch.nn.Linear)}
-        config = LoraConfig(r=32, lora_alpha=64, target_modules=sorted(names - {"lm_head"}), task_type="CAUSAL_LM")
-        made = get_peft_model(base, config)
-        with torch.no_grad():
-            for name, parameter in made.named_parameters():
-                if "lora_" in name:
-                    parameter.normal_(0.0, 0.01)
-    made.save_pretrained(folder)
+        save_lora(AutoModelForCausalLM.from_pretrained(model, dtype=getattr(torch, dtype)), folder)
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
