@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import torch
 from transformers import PreTrainedModel
+from transformers.initialization import no_init_weights
 
 from ..errors import UserError
 from .adapter_files import AdapterFiles
@@ -27,16 +30,11 @@ def attach(model: PreTrainedModel, adapter: AdapterFiles) -> Any:
     saved = adapter.shapes()
     embeddings = _embedding_weights(model, saved)
     _resize_embeddings(model, adapter, {name: shape for name, shape in saved.items() if name in embeddings})
-    try:
+    # Random values that the file's replace would take a second for a model like Phi-2. (peft's own low_cpu_mem_usage
+    # keeps the file's dtype, which is not what peft does by default.)
+    with _refused(model, adapter), no_init_weights() if _is_plain_lora(adapter, saved) else nullcontext():
         peft_model = PeftModel.from_pretrained(model, str(adapter.folder), torch_device=str(model.device)).eval()
         expected = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
-        if getattr(model, "is_quantized", False) or peft_model.active_peft_config.is_prompt_learning:
-            _try_out(peft_model)
-    except torch.OutOfMemoryError:
-        raise
-    except Exception as error:  # whatever a library raises over a file that it did not write
-        text = " ".join(str(error).split())[:300]
-        raise _misfit(model, adapter, text if " " in text else f"{type(error).__name__}: {text}") from error
     missing = sorted(set(expected) - set(saved))
     strange = sorted(set(saved) - set(expected) - embeddings)
     if missing or strange:
@@ -44,7 +42,28 @@ def attach(model: PreTrainedModel, adapter: AdapterFiles) -> Any:
         extra = f"{len(strange)} weights of the adapter have no place in this base" if strange else ""
         text = "; ".join(part for part in (what, extra) if part)
         raise _misfit(model, adapter, f"{text} (such as {(missing or strange)[0]})")
+    if getattr(model, "is_quantized", False) or peft_model.active_peft_config.is_prompt_learning:
+        with _refused(model, adapter):
+            _try_out(peft_model)
     return peft_model
+
+
+def _is_plain_lora(adapter: AdapterFiles, saved: Iterable[str]) -> bool:
+    """Whether it is matrices beside linear layers and nothing else: peft need not draw random ones before it reads."""
+    drawn = isinstance(adapter.config.get("init_lora_weights", True), bool)
+    return adapter.method == "LORA" and drawn and all(re.search(r"\.lora_[AB]\.weight$", name) for name in saved)
+
+
+@contextmanager
+def _refused(model: PreTrainedModel, adapter: AdapterFiles) -> Iterator[None]:
+    """Whatever a library raises over a file that it did not write is the adapter's fault."""
+    try:
+        yield
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:
+        text = " ".join(str(error).split())[:300]
+        raise _misfit(model, adapter, text if " " in text else f"{type(error).__name__}: {text}") from error
 
 
 def _misfit(model: PreTrainedModel, adapter: AdapterFiles, why: str) -> UserError:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -15,7 +16,7 @@ from ..errors import UserError
 from ..files import sha256_json
 from .adapter_files import AdapterFiles
 from .attach import attach
-from .base import LoadedBase, load_tokenizer, pin
+from .base import LoadedBase, load_tokenizer
 from .identity import base_parts, variant_parts
 from .merge import merge
 from .quantize import bnb_config, copy_of, dequantize, quantize
@@ -59,9 +60,9 @@ class VariantFactory:
         self._quantizations = quantizations
         self._adapters = adapters
         self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
-        if device.type == "cuda":
-            pin(base.model)
         self._base_parts = base_parts(base)
+        if adapters:
+            importlib.import_module("peft")  # takes seconds, and the base may still be on its way to locked pages
 
     def tokenizer(self, spec: VariantSpec) -> PreTrainedTokenizerBase:
         """The tokenizer of a variant: the adapter's own where its folder carries one, else the base's."""

@@ -78,7 +78,7 @@ def cell_hash(identity: str, built: BuiltTask, suite: Suite, device: str) -> str
             "variant": identity,
             "task": built.info.config_hash,
             "name": built.info.name,
-            "items": [(item.item_hash, item.prompt_hash) for item in built.items],
+            "items": built.items_hash,
             "seeds": suite.seeds.model_dump(exclude={"training", "bootstrap"}),
             "max_length": suite.base.max_length,
             "prompts": suite.output.prompts,

@@ -19,7 +19,7 @@ import torch
 
 from .. import __version__
 from ..adapters.adapter_files import AdapterFiles, find_adapter
-from ..adapters.base import LoadedBase, load_base
+from ..adapters.base import LoadedBase, load_base, pin_ahead
 from ..adapters.identity import tokenizer_hash
 from ..adapters.spec import VariantSpec
 from ..adapters.variants import VariantFactory
@@ -92,12 +92,16 @@ class Runner:
                 self._loaded_tasks = load_tasks(self.suite, self.selection.tasks)
             with self._said(f"loading {self.suite.base.model}"):
                 base = load_base(self.suite.base, offline=self.options.offline, weights=self._weights)
+            pinned = pin_ahead(base.model) if self.device.type == "cuda" else None
             self._choose(base)
             self._encode_ahead(base, self._tasks_for(base.tokenizer))
             adapters = self._adapters(base)
             with self._said("preparing the base"):
                 factory = VariantFactory(base, self.suite.quantizations, adapters, self.device)
             self._announce(factory)
+            with self._said("page-locking the base"):
+                if pinned:
+                    pinned.result()
             # What stands by now stays to the end: the collector need not look through it again and again.
             gc.collect()
             gc.freeze()

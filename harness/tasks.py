@@ -58,6 +58,11 @@ class BuiltTask:
         """Every instance, once for each of its repeats, in order."""
         return [instance for item in self.items for instance in item.instances for _ in range(instance.repeats or 1)]
 
+    @functools.cached_property
+    def items_hash(self) -> str:
+        """The hash of all documents and prompts, in their order."""
+        return sha256_json([(item.item_hash, item.prompt_hash) for item in self.items])
+
 
 def load_tasks(suite: Suite, specs: Sequence[TaskSpec]) -> list[tuple[TaskSpec, Any, list[FileHash]]]:
     """Load the suite's tasks (groups and tags become their tasks) with their data.

@@ -27,6 +27,7 @@ from phibench.adapters.base import LoadedBase, clone_to, load_base
 from phibench.adapters.quantize import dequantize_once
 from phibench.adapters.spec import VariantSpec
 from phibench.adapters.variants import Variant, VariantFactory
+from phibench.harness.engine.attention import Way
 from phibench.harness.engine.budget import token_budget
 from phibench.harness.engine.plain import PlainEngine
 from phibench.harness.engine.requests import ScoringRequests
@@ -61,6 +62,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--reference", type=int, help="compare this many requests with a float32 copy of the base")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch-tokens", type=int)
+    parser.add_argument("--masked", action="store_true", help="masked attention on CUDA too: what a T4 gets")
     parser.add_argument("--profile", type=Path, help="write a table of the device's kernels there")
     return parser.parse_args()
 
@@ -91,6 +93,8 @@ def _form(
     once = len(dequantize_once(variant.model)) if FORMS[name].quantization and device.type == "cuda" else 0
     tokens = args.batch_tokens or token_budget(variant.model, device)
     engine = TreeEngine(variant.model, variant.tokenizer, batch_tokens=tokens)
+    if args.masked:
+        engine.way = Way(kernels=False, fused=True)
     started = time.perf_counter()
     requests = engine.prepare("loglikelihood", texts)
     encoded = time.perf_counter()
