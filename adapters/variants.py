@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -61,8 +60,6 @@ class VariantFactory:
         self._adapters = adapters
         self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
         self._base_parts = base_parts(base)
-        if adapters:
-            importlib.import_module("peft")  # takes seconds, and the base may still be on its way to locked pages
 
     def tokenizer(self, spec: VariantSpec) -> PreTrainedTokenizerBase:
         """The tokenizer of a variant: the adapter's own where its folder carries one, else the base's."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import gc
+import importlib
 import logging
 import threading
 import time
@@ -94,7 +95,7 @@ class Runner:
                 base = load_base(self.suite.base, offline=self.options.offline, weights=self._weights)
             pinned = pin_ahead(base.model) if self.device.type == "cuda" else None
             self._choose(base)
-            self._encode_ahead(base, self._tasks_for(base.tokenizer))
+            self._work_ahead(base, self._tasks_for(base.tokenizer))
             adapters = self._adapters(base)
             with self._said("preparing the base"):
                 factory = VariantFactory(base, self.suite.quantizations, adapters, self.device)
@@ -150,21 +151,23 @@ class Runner:
             if quantization.load_in_4bit and quantization.bnb_4bit_compute_dtype is None:
                 chosen.append(f"quantizations.{name}: bnb_4bit_compute_dtype is the base's dtype")
 
-    def _encode_ahead(self, base: LoadedBase, tasks: list[BuiltTask]) -> None:
-        """Encode and plan what will be scored beside what comes first: hashing, training, copying to the device."""
+    def _work_ahead(self, base: LoadedBase, tasks: list[BuiltTask]) -> None:
+        """Beside what comes first (hashing, training, copying to the device): encode and plan what will be scored."""
         # A copy: a fast tokenizer that two threads use at once fails ("Already borrowed").
         encoder, prepared = Encoder(copy.deepcopy(base.tokenizer)), self._prepared[tokenizer_hash(base.tokenizer)]
         length = self.suite.base.max_length or context_length(base.model.config, base.tokenizer)
 
-        def encode() -> None:
+        def work() -> None:
             with contextlib.suppress(Exception):  # it goes wrong again where it is asked for, and is said there
                 for built in tasks:
                     requests = built.requests
                     kinds = {request.request_type for request in requests}
                     if len(kinds) == 1 and (kind := kinds.pop()).startswith("loglikelihood"):
                         prepared.get(encoder, kind, [request.args for request in requests], length)
+                if any(variant.adapter for variant in self.selection.variants):
+                    importlib.import_module("peft")  # takes seconds, and the first variants may have no adapter
 
-        threading.Thread(target=encode, name="encode", daemon=True).start()
+        threading.Thread(target=work, name="ahead", daemon=True).start()
 
     def _adapters(self, base: LoadedBase) -> dict[str, AdapterFiles]:
         """Find, or train, the adapters that the selected variants need."""
