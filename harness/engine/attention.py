@@ -2,8 +2,7 @@
 
 A model whose attention goes through the registry uses it for as long as :func:`tree_attention` lasts. The shape of the
 forward is handed over beside the model, which knows nothing of trees: it sees one long sequence with position ids.
-Two ways: our own Triton kernel (CUDA from Ampere on, half precision), and padded blocks through torch's scaled dot
-product attention with a mask, or by hand where scores are capped, everywhere else.
+How a forward's tokens look at each other is its shape's (see shape.py for trees, cache.py for steps of decoding).
 """
 
 from __future__ import annotations
@@ -15,15 +14,14 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch.nn import functional
 from transformers import AttentionInterface, AttentionMaskInterface, PreTrainedModel
 
-from .shape import Block, TreeShape
+from .shape import Scores, Shape
 
 NAME = "phibench_tree"
 _OTHER = ("s_aux", "position_bias", "attention_bias", "alibi", "block_table")  # what trees do not serve
 
-_shape: TreeShape | None = None
+_shape: Shape | None = None
 
 
 @dataclass(frozen=True)
@@ -50,7 +48,7 @@ def tree_attention(model: PreTrainedModel) -> Iterator[None]:
 
 
 @contextmanager
-def over(shape: TreeShape) -> Iterator[None]:
+def over(shape: Shape) -> Iterator[None]:
     """Say which forward is under way.
 
     Raises:
@@ -62,7 +60,7 @@ def over(shape: TreeShape) -> Iterator[None]:
         yield
     finally:
         _shape = None
-    unnamed = {size for size in shape.local_sizes - shape.windows if size < shape.forward.longest}
+    unnamed = {size for size in shape.local_sizes - shape.windows if size < shape.longest}
     if unnamed:
         raise TreeUnsupportedError(f"its attention is cut to {min(unnamed)} tokens in a way that trees do not know")
 
@@ -94,67 +92,17 @@ def _attention(
     other = [name for name in _OTHER if kwargs.get(name) is not None]
     if other:
         raise TreeUnsupportedError(f"its attention takes {other[0]}")
-    if query.shape[0] != 1 or query.shape[2] != len(shape.forward.tokens) or key.shape[2] != query.shape[2]:
+    if query.shape[0] != 1 or query.shape[2] != shape.tokens or key.shape[2] != query.shape[2]:
         raise TreeUnsupportedError("its attention does not see the tokens as they were packed")
-    shape.calls += 1
+    layer, shape.calls = shape.calls, shape.calls + 1
     scale = query.shape[-1] ** -0.5 if scaling is None else float(scaling)
     if sliding_window is not None:
         shape.windows.add(sliding_window)
-        if sliding_window >= shape.forward.longest:
+        if sliding_window >= shape.longest:
             sliding_window = None
     # [T, H, D]: views, no copies.
     q, k, v = (states[0].transpose(0, 1) for states in (query, key, value))
-    if shape.kernels and q.shape[-1] <= 256 and q.shape[-1] == v.shape[-1]:
-        from . import kernels
-
-        tiles = shape.tiles
-        out = kernels.attend(
-            q,
-            k,
-            v,
-            end=tiles.end,
-            positions=tiles.positions,
-            first=tiles.first,
-            blocks=tiles.blocks,
-            scale=scale,
-            softcap=softcap,
-            window=sliding_window,
-        )
-    else:
-        out = _masked(shape, q, k, v, scale, sliding_window, softcap)
-    return out[None], None
-
-
-def _masked(
-    shape: TreeShape,
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    scale: float,
-    window: int | None,
-    softcap: float | None,
-) -> torch.Tensor:
-    groups = q.shape[1] // k.shape[1]
-    rows = []
-    for block in shape.blocks(window):
-        # [n, H, Q, D] and [n, H, K, D]
-        queries = q[block.queries].transpose(1, 2)
-        keys, values = (states[block.keys].transpose(1, 2) for states in (k, v))
-        if groups > 1:
-            keys, values = (states.repeat_interleave(groups, dim=1) for states in (keys, values))
-        found = _scaled(queries, keys, values, block, scale, softcap)
-        rows.append(found.transpose(1, 2).reshape(-1, q.shape[1], v.shape[-1]))
-    return torch.cat(rows)[shape.unpadded]
-
-
-def _scaled(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, block: Block, scale: float, softcap: float | None
-) -> torch.Tensor:
-    if softcap is None:
-        return functional.scaled_dot_product_attention(q, k, v, attn_mask=block.allowed, scale=scale)
-    scores = torch.tanh(q @ k.transpose(-1, -2) * scale / softcap) * softcap
-    scores = scores.masked_fill(~block.allowed, float("-inf"))
-    return torch.softmax(scores, dim=-1, dtype=torch.float32).to(q.dtype) @ v
+    return shape.attend(layer, q, k, v, Scores(scale, sliding_window, softcap))[None], None
 
 
 def _mask(*args: Any, local_size: int | None = None, **kwargs: Any) -> None:

@@ -28,7 +28,7 @@ class Bucket:
 
 def padded_blocks(forward: Forward, size: int = _BLOCK) -> list[Bucket]:
     """Every token of the forward in exactly one block; a block's tokens share the ancestors above the block."""
-    blocks = [(ancestors(forward, node), np.arange(start, end)) for node, start, end in _spans(forward, size)]
+    blocks = [(forward.ancestors(node), np.arange(start, end)) for node, start, end in _spans(forward, size)]
     blocks.sort(key=lambda block: (len(block[0]) + len(block[1]), block[1][0]))
     buckets: list[list[tuple[Ints, Ints]]] = []
     cost, widest = 0, 0
@@ -64,16 +64,6 @@ def key_blocks(forward: Forward, queries: int = QUERIES, keys: int = KEYS) -> tu
     pairs = np.unique(tile[earlier] * blocks + block[earlier])
     tiles = -(-len(forward.tokens) // queries)
     return np.searchsorted(pairs, np.arange(tiles + 1) * blocks), pairs % blocks
-
-
-def ancestors(forward: Forward, node: int) -> Ints:
-    """The tokens of all nodes above `node`, from the root down."""
-    parts: list[Ints] = []
-    parent = int(forward.node_parent[node])
-    while parent >= 0:
-        parts.append(np.arange(forward.node_start[parent], forward.node_end[parent]))
-        parent = int(forward.node_parent[parent])
-    return np.concatenate(parts[::-1]) if parts else np.empty(0, dtype=np.int64)
 
 
 def _spans(forward: Forward, size: int) -> list[tuple[int, int, int]]:

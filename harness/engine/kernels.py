@@ -12,6 +12,7 @@ import triton
 import triton.language as tl
 
 from .blocks import KEYS, QUERIES
+from .shape import Scores, Tiles
 
 
 @triton.jit
@@ -78,32 +79,15 @@ def _attend(
         tl.store(out_rows + others[None, :], found_rest, mask=real_rows[:, None] & real_others[None, :])
 
 
-def attend(
-    q: torch.Tensor,
-    k: torch.Tensor,
-    v: torch.Tensor,
-    *,
-    end: torch.Tensor,
-    positions: torch.Tensor,
-    first: torch.Tensor,
-    blocks: torch.Tensor,
-    scale: float,
-    softcap: float | None = None,
-    window: int | None = None,
-) -> torch.Tensor:
+def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, tiles: Tiles, scores: Scores) -> torch.Tensor:
     """Attention over packed trees.
 
     Args:
         q: [T, H, D], half precision; any strides, but the last is 1.
         k: [T, K, D], K dividing H.
         v: [T, K, D].
-        end: [T], int32: where the subtree of each token's node ends.
-        positions: [T], int32: each token's place in its own sequence.
-        first: [tiles + 1], int32: where each tile's key blocks start in `blocks`.
-        blocks: int32: numbers of blocks of `KEYS` tokens.
-        scale: of the scores.
-        softcap: of the scaled scores.
-        window: how many tokens back a query looks, itself included.
+        tiles: which keys each tile of queries looks at.
+        scores: their scale, window and soft-capping.
 
     Returns:
         [T, H, D].
@@ -112,11 +96,11 @@ def attend(
     out = torch.empty_like(q, memory_format=torch.contiguous_format)
     main, rest = parts(width)
     _attend[(triton.cdiv(tokens, QUERIES), heads)](
-        q, k, v, out, end, positions, first, blocks,
+        q, k, v, out, tiles.end, tiles.positions, tiles.first, tiles.blocks,
         q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1), out.stride(0), out.stride(1),
-        tokens, scale, softcap or 0.0, window or 0,
+        tokens, scores.scale, scores.softcap or 0.0, scores.window or 0,
         GROUPS=heads // k.shape[1], WIDTH=width, MAIN=main, REST=rest,
-        HAS_SOFTCAP=softcap is not None, HAS_WINDOW=window is not None, M=QUERIES, N=KEYS,
+        HAS_SOFTCAP=scores.softcap is not None, HAS_WINDOW=scores.window is not None, M=QUERIES, N=KEYS,
         num_warps=4, num_stages=2,
     )  # fmt: skip
     return out

@@ -4,20 +4,19 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, nullcontext
-from typing import Any
+from contextlib import contextmanager
 
 import numpy as np
 import torch
 
-from .attention import TreeUnsupportedError, Way, kernels_for, over, tree_attention
+from .attention import TreeUnsupportedError, Way, kernels_for
 from .base import rope_limit
-from .fused import fused_layers
 from .head import Head, by_row
+from .packed import causal_of, hidden_states, packed
 from .plain import PlainEngine
 from .requests import ScoringRequests
 from .response import Response
-from .shape import TreeShape, to_device
+from .shape import TreeShape
 from .tree import Forward, Plan
 
 _ELASTIC = 4  # forwards are this many times as long as the longest shared prefix,
@@ -101,24 +100,11 @@ class TreeEngine(PlainEngine):
         @torch.inference_mode()
         def run(forward: Forward) -> tuple[torch.Tensor, torch.Tensor]:
             shape = TreeShape(forward, self.device, kernels=way.kernels)
-            output, hidden = decode(causal, forward, shape)
+            output, hidden = hidden_states(causal, shape)
             return head.score(hidden, forward, output)
 
-        with tree_attention(causal), fused_layers(causal) if way.fused else nullcontext():
+        with packed(causal, way):
             yield run
-
-
-def causal_of(model: Any) -> Any:
-    """The transformers model in a `PeftModel`, or the model itself."""
-    return model.get_base_model() if hasattr(model, "get_base_model") else model
-
-
-def decode(causal: Any, forward: Forward, shape: TreeShape) -> tuple[Any, torch.Tensor]:
-    """One forward through the decoder: (what it returned, the last hidden states [T, width])."""
-    tokens, positions = (to_device(a, shape.device)[None] for a in (forward.tokens, forward.positions))
-    with over(shape):
-        output = causal.get_decoder()(input_ids=tokens, position_ids=positions, use_cache=False)
-    return output, output.last_hidden_state[0]
 
 
 def _unless_out_of_memory(run: Run, forward: Forward) -> tuple[torch.Tensor, torch.Tensor] | None:

@@ -1,7 +1,13 @@
-"""One forward's prefix trees on the device, in the shapes that attention needs; each is made when first asked for."""
+"""One forward's tokens on the device, and attention between them.
+
+Prefix trees have two ways: our own Triton kernel (CUDA from Ampere on, half precision), and padded blocks through
+torch's scaled dot product attention with a mask, or by hand where scores are capped, everywhere else.
+"""
 
 from __future__ import annotations
 
+import abc
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -9,9 +15,41 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch.nn import functional
 
 from .blocks import Bucket, key_blocks, padded_blocks
 from .tree import Forward, Ints
+
+Keep = Callable[[int, torch.Tensor, torch.Tensor], None]  # (layer, keys [T, K, D], values [T, K, D])
+
+
+@dataclass(frozen=True)
+class Scores:
+    """What becomes of a query's product with a key."""
+
+    scale: float
+    window: int | None = None  # how many tokens back a query looks, itself included
+    softcap: float | None = None  # of the scaled scores
+
+
+class Shape(abc.ABC):
+    """What attention needs to know of a forward.
+
+    Args:
+        tokens: how many the forward has.
+        longest: the length in tokens of its longest sequence, what is cached counted.
+    """
+
+    def __init__(self, tokens: int, longest: int) -> None:
+        self.tokens = tokens
+        self.longest = longest
+        self.calls = 0  # of attention: layers that were passed
+        self.local_sizes: set[int] = set()  # windows that masks were asked for
+        self.windows: set[int] = set()  # windows that layers named
+
+    @abc.abstractmethod
+    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scores: Scores) -> torch.Tensor:
+        """Attention of one layer: q [T, H, D], k and v [T, K, D], K dividing H -> [T, H, D]."""
 
 
 @dataclass(frozen=True)
@@ -33,23 +71,45 @@ class Tiles:
     positions: torch.Tensor  # [T]: each token's place in its own sequence
 
 
-class TreeShape:
-    """What attention needs to know of a forward.
+class TreeShape(Shape):
+    """A forward of packed prefix trees; what attention needs is made when first asked for.
 
     Args:
         forward: the packed forward.
         device: where it runs.
         kernels: whether our own kernels may be used.
+        keep: is given each layer's keys and values, with rotary positions applied.
     """
 
-    def __init__(self, forward: Forward, device: torch.device, *, kernels: bool) -> None:
+    def __init__(self, forward: Forward, device: torch.device, *, kernels: bool, keep: Keep | None = None) -> None:
+        super().__init__(len(forward.tokens), forward.longest)
         self.forward = forward
         self.device = device
         self.kernels = kernels
-        self.calls = 0  # of attention
-        self.local_sizes: set[int] = set()  # windows that masks were asked for
-        self.windows: set[int] = set()  # windows that layers named
+        self.keep = keep
         self._blocks: dict[int | None, list[Block]] = {}
+
+    def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scores: Scores) -> torch.Tensor:
+        if self.keep:
+            self.keep(layer, k, v)
+        if not (self.kernels and q.shape[-1] <= 256 and q.shape[-1] == v.shape[-1]):
+            return self._masked(q, k, v, scores)
+        from . import kernels
+
+        return kernels.attend(q, k, v, self.tiles, scores)
+
+    def _masked(self, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scores: Scores) -> torch.Tensor:
+        groups = q.shape[1] // k.shape[1]
+        rows = []
+        for block in self.blocks(scores.window):
+            # [n, H, Q, D] and [n, H, K, D]
+            queries = q[block.queries].transpose(1, 2)
+            keys, values = (states[block.keys].transpose(1, 2) for states in (k, v))
+            if groups > 1:
+                keys, values = (states.repeat_interleave(groups, dim=1) for states in (keys, values))
+            found = masked_attention(queries, keys, values, block.allowed, scores)
+            rows.append(found.transpose(1, 2).reshape(-1, q.shape[1], v.shape[-1]))
+        return torch.cat(rows)[self.unpadded]
 
     @cached_property
     def tiles(self) -> Tiles:
@@ -102,6 +162,17 @@ class TreeShape:
 
     def _on_device(self, values: npt.NDArray[Any]) -> torch.Tensor:
         return to_device(values, self.device)
+
+
+def masked_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, allowed: torch.Tensor, scores: Scores
+) -> torch.Tensor:
+    """Attention under a mask: q [n, H, Q, D], k and v [n, H, K, D], allowed [n, 1, Q, K] -> [n, H, Q, D]."""
+    if scores.softcap is None:
+        return functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed, scale=scores.scale)
+    capped = torch.tanh(q @ k.transpose(-1, -2) * scores.scale / scores.softcap) * scores.softcap
+    capped = capped.masked_fill(~allowed, float("-inf"))
+    return torch.softmax(capped, dim=-1, dtype=torch.float32).to(q.dtype) @ v
 
 
 def to_device(values: npt.NDArray[Any], device: torch.device) -> torch.Tensor:

@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
 from typing import Any
 
 import numpy as np
 import torch
 
-from .attention import Way, kernels_for, tree_attention
+from .attention import Way, kernels_for
 from .base import virtual_tokens
-from .blocks import ancestors
-from .fused import fused_layers
 from .head import Head
-from .scoring import causal_of, decode
+from .packed import causal_of, hidden_states, packed
 from .shape import TreeShape
 from .tree import Forward, Plan, Scored
 
@@ -61,15 +58,15 @@ def _why_not(causal: Any, way: Way) -> str | None:
     forward = plan.forward(0, len(plan))
     shape = TreeShape(forward, next(causal.parameters()).device, kernels=way.kernels)
     try:
-        with tree_attention(causal), fused_layers(causal) if way.fused else nullcontext():
-            output, packed = decode(causal, forward, shape)
+        with packed(causal, way):
+            output, hidden = hidden_states(causal, shape)
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a model does that was not made for this
         return f"trees do not go through it: {' '.join(str(error).split())[:200] or type(error).__name__}"
     if not shape.calls:
         return "its attention does not go through transformers' registry"
-    return _compare(causal, forward, packed, output)
+    return _compare(causal, forward, hidden, output)
 
 
 def _small_tree(causal: Any) -> Plan:
@@ -90,19 +87,19 @@ def _small_tree(causal: Any) -> Plan:
     return Plan(requests)
 
 
-def _compare(causal: Any, forward: Forward, packed: torch.Tensor, output: Any) -> str | None:
+def _compare(causal: Any, forward: Forward, hidden: torch.Tensor, output: Any) -> str | None:
     off, wrong, head_off = 0.0, 0.0, 0.0
     # What the model says when it reads the packed tokens as one text: every token sees all before it.
-    one_text, _ = _alone(causal, _row(forward.tokens, packed))
+    one_text, _ = _alone(causal, _row(forward.tokens, hidden))
     # The first question by itself, and the last branch of each: all that trees do differently.
     for number in (0, len(forward.owners) // 2 - 1, len(forward.owners) - 1):
-        places = _path(forward, number)
-        hidden, logits = _alone(causal, _row(forward.tokens[places], packed))
+        places = forward.path(number)
+        alone, logits = _alone(causal, _row(forward.tokens[places], hidden))
         with Head(causal).fed(output) as logits_of:
-            head_off = float(np.maximum(head_off, _distance(logits_of(hidden), logits)))  # unlike max, keeps a NaN
-        off = float(np.maximum(off, _distance(packed[places], hidden)))
-        wrong = max(wrong, _distance(one_text[places], hidden))
-    tolerance = _TOLERANCE.get(packed.dtype, 1e-3)
+            head_off = float(np.maximum(head_off, _distance(logits_of(alone), logits)))  # unlike max, keeps a NaN
+        off = float(np.maximum(off, _distance(hidden[places], alone)))
+        wrong = max(wrong, _distance(one_text[places], alone))
+    tolerance = _TOLERANCE.get(hidden.dtype, 1e-3)
     if not (off <= tolerance and off <= 0.2 * wrong):  # a NaN is not below anything
         return f"its hidden states over trees are off by {off:.1%} (by {wrong:.1%} if every token saw all before it)"
     if not head_off <= tolerance:
@@ -129,10 +126,3 @@ def _distance(found: torch.Tensor, expected: torch.Tensor) -> float:
 
 def _row(tokens: Any, like: torch.Tensor) -> torch.Tensor:
     return torch.from_numpy(np.ascontiguousarray(tokens)).to(like.device)[None]
-
-
-def _path(forward: Forward, number: int) -> Any:
-    """Where the tokens of a sequence stand, from its first to its last scored one."""
-    last = forward.rows[forward.target_row[forward.owner_start[number + 1] - 1]]
-    node = int(np.searchsorted(forward.node_start, last, side="right")) - 1
-    return np.concatenate([ancestors(forward, node), np.arange(forward.node_start[node], last + 1)])

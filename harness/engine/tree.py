@@ -76,6 +76,21 @@ class Forward:
         """The length in tokens of the longest sequence."""
         return int(self.positions.max()) + 1
 
+    def ancestors(self, node: int) -> Ints:
+        """The tokens of all nodes above `node`, from the root down."""
+        parts: list[Ints] = []
+        parent = int(self.node_parent[node])
+        while parent >= 0:
+            parts.append(np.arange(self.node_start[parent], self.node_end[parent]))
+            parent = int(self.node_parent[parent])
+        return np.concatenate(parts[::-1]) if parts else np.empty(0, dtype=np.int64)
+
+    def path(self, owner: int) -> Ints:
+        """Where the tokens of the forward's `owner`-th sequence stand, from its first to its last scored one."""
+        last = int(self.rows[self.target_row[self.owner_start[owner + 1] - 1]])
+        node = int(np.searchsorted(self.node_start, last, side="right")) - 1
+        return np.concatenate([self.ancestors(node), np.arange(self.node_start[node], last + 1)])
+
 
 class Plan:
     """Requests as sorted, distinct sequences with the prefix that each shares with the one before.

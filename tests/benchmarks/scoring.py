@@ -29,9 +29,10 @@ from phibench.adapters.spec import VariantSpec
 from phibench.adapters.variants import Variant, VariantFactory
 from phibench.harness.engine.attention import Way
 from phibench.harness.engine.budget import token_budget
+from phibench.harness.engine.packed import causal_of
 from phibench.harness.engine.plain import PlainEngine
 from phibench.harness.engine.requests import ScoringRequests
-from phibench.harness.engine.scoring import TreeEngine, causal_of
+from phibench.harness.engine.scoring import TreeEngine
 from phibench.harness.engine.tree import Plan
 from phibench.harness.environment import choose_device, hardware, versions
 from phibench.harness.suite import Suite

@@ -8,8 +8,7 @@ import pytest
 import torch
 from transformers.models.phi.modeling_phi import apply_rotary_pos_emb
 
-from phibench.harness.engine import attention
-from phibench.harness.engine.shape import TreeShape
+from phibench.harness.engine.shape import Scores, TreeShape
 from phibench.harness.engine.tree import Plan, Scored
 
 # tests/conftest.py has set TRITON_INTERPRET, which triton reads when it is imported.
@@ -34,18 +33,15 @@ def shape() -> TreeShape:
 @pytest.mark.parametrize(("window", "softcap"), [(None, None), (20, None), (None, 5.0), (20, 5.0)])
 def test_attention(heads: int, key_heads: int, width: int, window: int | None, softcap: float | None) -> None:
     trees = shape()
-    tokens = len(trees.forward.tokens)
+    tokens = trees.tokens
     draw = torch.Generator().manual_seed(0)
     # As models have it: heads first in memory for queries and keys, tokens first for values.
     q = torch.randn(heads, tokens, width, generator=draw).half().transpose(0, 1)
     k = torch.randn(key_heads, tokens, width, generator=draw).half().transpose(0, 1)
     v = torch.randn(tokens, key_heads, width, generator=draw).half()
-    tiles = trees.tiles
-    found = kernels.attend(
-        q, k, v, end=tiles.end, positions=tiles.positions, first=tiles.first, blocks=tiles.blocks,
-        scale=width**-0.5, softcap=softcap, window=window,
-    )  # fmt: skip
-    expected = attention._masked(trees, q.float(), k.float(), v.float(), width**-0.5, window, softcap)
+    scores = Scores(width**-0.5, window, softcap)
+    found = kernels.attend(q, k, v, trees.tiles, scores)
+    expected = trees._masked(q.float(), k.float(), v.float(), scores)
     torch.testing.assert_close(found.float(), expected, atol=3e-3, rtol=3e-3)
 
 

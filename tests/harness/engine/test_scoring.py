@@ -21,6 +21,7 @@ from phibench.harness.engine.head import Head
 from phibench.harness.engine.plain import PlainEngine
 from phibench.harness.engine.requests import Prepared
 from phibench.harness.engine.scoring import TreeEngine
+from phibench.harness.engine.shape import TreeShape
 from phibench.harness.engine.support import find_way
 from support.models import factory, load, lora, save_adapter, save_base, tiny_model, tiny_tokenizer
 
@@ -216,14 +217,14 @@ def test_same_budget_same_bits_whatever_the_order_and_whatever_ran_before(tmp_pa
 def test_running_out_of_memory_halves_the_budget_and_loses_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
     pairs = token_pairs(3, questions=30)
     engine = TreeEngine(MODEL, TOKENIZER, batch_tokens=100_000)
-    real = scoring.decode
+    real = scoring.hidden_states
 
-    def small_only(causal: Any, forward: Any, shape: Any) -> Any:
-        if len(forward.tokens) > 90:
+    def small_only(causal: Any, shape: Any) -> Any:
+        if shape.tokens > 90:
             raise torch.OutOfMemoryError("pretended")
-        return real(causal, forward, shape)
+        return real(causal, shape)
 
-    monkeypatch.setattr(scoring, "decode", small_only)
+    monkeypatch.setattr(scoring, "hidden_states", small_only)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     check(engine, pairs, MODEL)
     assert engine.batch_tokens <= 90
@@ -233,7 +234,7 @@ def test_out_of_memory_for_one_sequence_is_the_callers(monkeypatch: pytest.Monke
     def never(*_: Any) -> Any:
         raise torch.OutOfMemoryError("pretended")
 
-    monkeypatch.setattr(scoring, "decode", never)
+    monkeypatch.setattr(scoring, "hidden_states", never)
     monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
     with pytest.raises(torch.OutOfMemoryError):
         list(TreeEngine(MODEL, TOKENIZER, batch_tokens=50).score(token_pairs()))
@@ -310,17 +311,15 @@ def test_a_long_request_does_not_change_the_angles_of_others(kind: str, engine: 
 
 
 def test_trees_that_give_nan_do_not_serve(monkeypatch: pytest.MonkeyPatch) -> None:
-    from phibench.harness.engine import attention
-
-    real = attention._masked
-    monkeypatch.setattr(attention, "_masked", lambda *args: real(*args) * float("nan"))
+    real = TreeShape._masked
+    monkeypatch.setattr(TreeShape, "_masked", lambda *args: real(*args) * float("nan"))
     assert "nan%" in str(find_way(MODEL))
 
 
 def test_layers_stay_as_they_are_where_fewer_kernels_give_other_numbers(monkeypatch: pytest.MonkeyPatch) -> None:
     from contextlib import contextmanager
 
-    from phibench.harness.engine import support
+    from phibench.harness.engine import packed
 
     @contextmanager
     def wrong(model: Any) -> Any:
@@ -330,7 +329,7 @@ def test_layers_stay_as_they_are_where_fewer_kernels_give_other_numbers(monkeypa
         yield
         handle.remove()
 
-    monkeypatch.setattr(support, "fused_layers", wrong)
+    monkeypatch.setattr(packed, "fused_layers", wrong)
     assert find_way(MODEL) == Way(kernels=False, fused=False)
 
 
