@@ -5,21 +5,21 @@ Slow and obvious on purpose: the numbers that faster engines are held to.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
-from lm_eval.models.utils import has_bos_prefix, normalize_gen_kwargs
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from ...errors import UserError
 from .base import Engine, rope_limit, virtual_tokens
+from .prompts import Asked, Prompt, by_options, read_prompts
 from .requests import Prepared, ScoringRequests
 from .response import Response
+from .stops import StopStrings
 from .tree import Scored
 
 _T = TypeVar("_T")
-_DEFAULT_MAX_GEN_TOKS = 256  # lm-eval's own default
 
 
 class PlainEngine(Engine):
@@ -89,73 +89,53 @@ class PlainEngine(Engine):
 
     # ---- generation
 
-    def generate(self, requests: Sequence[tuple[str, dict[str, Any], int]]) -> Iterator[tuple[int, Response]]:
-        groups: dict[str, list[int]] = {}
-        for i, (_, settings, _) in enumerate(requests):
-            groups.setdefault(repr(sorted(settings.items(), key=lambda item: item[0])), []).append(i)
-        for members in groups.values():
-            yield from self._generate_group(members, requests)
+    def generate(self, requests: Sequence[Asked]) -> Iterator[tuple[int, Response]]:
+        prompts = read_prompts(requests, self.tokenizer, self.max_length)
+        for members in by_options(prompts):
+            yield from self.generate_plainly(members, prompts)
 
-    def _generate_group(
-        self, members: list[int], requests: Sequence[tuple[str, dict[str, Any], int]]
-    ) -> Iterator[tuple[int, Response]]:
-        settings: dict[str, Any] = dict(normalize_gen_kwargs(requests[members[0]][1], _DEFAULT_MAX_GEN_TOKS))
-        new_tokens = int(settings.pop("max_gen_toks"))
-        room = self.max_length - new_tokens
-        if room <= 0:
-            raise UserError(
-                f"max_gen_toks = {new_tokens} leaves no room for a prompt in a context of {self.max_length} tokens",
-                fix="lower generation.max_gen_toks, or raise base.max_length",
-            )
-        prompts: dict[int, tuple[list[int], int]] = {}
-        for i in members:
-            whole = self._prompt_tokens(requests[i][0])
-            prompts[i] = (whole[-room:], max(0, len(whole) - room))
-        order = sorted(members, key=lambda i: (-len(prompts[i][0]), prompts[i][0]))
-
-        def run(batch: list[int]) -> list[tuple[int, Response]]:
-            torch.manual_seed(requests[batch[0]][2])
-            return self._generate_batch(batch, prompts, new_tokens, settings)
-
+    def generate_plainly(self, members: list[int], prompts: Sequence[Prompt]) -> Iterator[tuple[int, Response]]:
+        """Transformers' own `generate` over prompts (those numbered `members`) that share their options."""
+        order = sorted(members, key=lambda i: (-prompts[i].limit, prompts[i].until, -len(prompts[i].tokens)))
         # One at a time: a sampled text is its item's seed's alone whatever runs beside it; and with virtual tokens peft
         # drops the positions that the padding mask gives, so a padded prompt would be read too far to the right.
-        if settings.get("do_sample") or virtual_tokens(self.model):
+        if prompts[members[0]].is_sampled or virtual_tokens(self.model):
             for i in order:
-                yield from run([i])
-        else:
-            yield from self._batched(order, lambda i: (len(prompts[i][0]) + new_tokens) // 4, run)
-
-    def _prompt_tokens(self, prompt: str) -> list[int]:
-        special = {"add_special_tokens": False} if has_bos_prefix(prompt, self.tokenizer.bos_token) else {}
-        return list(self.tokenizer.encode(prompt, **special))
+                yield from self._generate_batch([i], prompts)
+            return
+        for _, group in itertools.groupby(order, lambda i: (prompts[i].limit, prompts[i].until)):
+            yield from self._batched(
+                list(group),
+                lambda i: (len(prompts[i].tokens) + prompts[i].limit) // 4,
+                lambda batch: self._generate_batch(batch, prompts),
+            )
 
     @torch.inference_mode()
-    def _generate_batch(
-        self, batch: list[int], prompts: dict[int, tuple[list[int], int]], new_tokens: int, settings: dict[str, Any]
-    ) -> list[tuple[int, Response]]:
-        options = {key: value for key, value in settings.items() if key != "until"}
-        until = [stop for stop in settings.get("until") or [] if stop]
-        if not options.get("do_sample") and options.get("temperature") == 0.0:
-            options.pop("temperature")  # greedy decoding has none, and transformers warns
-        longest = max(len(prompts[i][0]) for i in batch)
+    def _generate_batch(self, batch: list[int], prompts: Sequence[Prompt]) -> list[tuple[int, Response]]:
+        first = prompts[batch[0]]
+        torch.manual_seed(first.seed)
+        longest = max(len(prompts[i].tokens) for i in batch)
         tokens = torch.full((len(batch), longest), self.tokenizer.pad_token_id, dtype=torch.long)
         mask = torch.zeros_like(tokens)
         for row, i in enumerate(batch):
-            ids = prompts[i][0]
+            ids = prompts[i].tokens
             tokens[row, longest - len(ids) :] = torch.tensor(ids)
             mask[row, longest - len(ids) :] = 1
+        stops = StopStrings(self.tokenizer, first.until)
         output = self.model.generate(
             input_ids=tokens.to(self.device),
             attention_mask=mask.to(self.device),
-            max_new_tokens=new_tokens,
+            max_new_tokens=first.limit,
             pad_token_id=self.tokenizer.pad_token_id,
             eos_token_id=sorted(self.eos_token_ids),
-            stopping_criteria=StoppingCriteriaList([_StopStrings(self.tokenizer, until, longest)] if until else []),
+            stopping_criteria=StoppingCriteriaList([_Stop(stops, longest)] if first.until else []),
             use_cache=True,
             logits_to_keep=torch.tensor([-1], device=self.device),  # by index, as in scoring: a slice is slow on a CPU
-            **options,
+            **dict(first.options),
         )
-        return [(i, self._finished(output[row, longest:].tolist(), until, *prompts[i])) for row, i in enumerate(batch)]
+        ends = self.eos_token_ids
+        rows = output[:, longest:].tolist()
+        return [(i, prompts[i].answered(row, self.tokenizer, ends)) for i, row in zip(batch, rows, strict=True)]
 
     @property
     def eos_token_ids(self) -> set[int]:
@@ -163,18 +143,6 @@ class PlainEngine(Engine):
         own = getattr(self.model.generation_config, "eos_token_id", None)
         listed = own if isinstance(own, list) else [] if own is None else [own]
         return {self.eot_token_id, *map(int, listed)}
-
-    def _finished(self, generated: list[int], until: list[str], prompt: list[int], lost: int) -> Response:
-        ends = self.eos_token_ids
-        end = next((n for n, token in enumerate(generated) if token in ends), None)
-        kept = generated if end is None else generated[:end]
-        whole = self.tokenizer.decode(kept, skip_special_tokens=True)
-        text = whole
-        for stop in until:
-            text = text.split(stop)[0]
-        # A row that met a stop string is padded afterwards, and the padding token may be EOS: look at the text first.
-        reason = "stop_string" if text != whole else "length" if end is None else "eos"
-        return Response(tokens=len(kept), truncated=lost, tokens_in=len(prompt) + len(kept), text=text, stop=reason)
 
     # ---- batches
 
@@ -200,20 +168,16 @@ class PlainEngine(Engine):
             start += len(batch)
 
 
-class _StopStrings(StoppingCriteria):
-    """Ends each row whose newest tokens spell one of the stop strings, across token boundaries."""
+class _Stop(StoppingCriteria):
+    """Ends each row whose newest tokens spell a stop string."""
 
-    def __init__(self, tokenizer: Any, until: list[str], prompt_length: int) -> None:
-        self._tokenizer = tokenizer
-        self._until = until
+    def __init__(self, stops: StopStrings, prompt_length: int) -> None:
+        self._stops = stops
         self._prompt_length = prompt_length
-        # As lm-eval: two tokens more than the string takes, for it may be spelt in other tokens.
-        self._look_back = 2 + max(len(tokenizer.encode(stop, add_special_tokens=False)) for stop in until)
         self._done: torch.Tensor | None = None
 
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **kwargs: Any) -> torch.Tensor:
-        newest = input_ids[:, self._prompt_length :][:, -self._look_back :]
-        texts = self._tokenizer.batch_decode(newest)
-        met = torch.tensor([any(stop in text for stop in self._until) for text in texts], device=input_ids.device)
+        rows = input_ids[:, self._prompt_length :].tolist()
+        met = torch.tensor([self._stops.met(row) for row in rows], device=input_ids.device)
         self._done = met if self._done is None else self._done | met
         return self._done
