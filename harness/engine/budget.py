@@ -18,18 +18,19 @@ def token_budget(model: Any, device: torch.device) -> int:
         model: a causal LM, on its device.
         device: that device.
     """
-    most = _MOST.get(device.type, 2048)
+    budget = _MOST.get(device.type, 2048)
     free = free_bytes(device)
-    if free is None:
-        return most
+    while free is not None and budget > _LEAST and activation_bytes(model, budget) > free:
+        budget //= 2
+    return budget
+
+
+def activation_bytes(model: Any, tokens: int) -> int:
+    """Bytes that a forward of so many tokens takes beside the weights, estimated generously."""
     config = model.config.get_text_config()
     widest = max((getattr(m, "out_features", 0) for name, m in model.named_modules() if "head" not in name), default=0)
     each = torch.finfo(model.dtype).bits // 8 * (8 * config.hidden_size + 4 * max(widest, 4 * config.hidden_size))
-    fits = max(0, free - _SPARE) // each
-    budget = most
-    while budget > max(fits, _LEAST):
-        budget //= 2
-    return budget
+    return int(tokens * each + _SPARE)
 
 
 def free_bytes(device: torch.device) -> int | None:

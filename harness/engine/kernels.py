@@ -1,4 +1,4 @@
-"""Triton kernels for a scoring pass on CUDA, half precision: attention over packed prefix trees, and rotary positions.
+"""Triton kernels for CUDA, half precision: attention over packed prefix trees and to cached tokens, rotary positions.
 
 Attention is flash attention's online softmax (Dao et al. 2022, algorithm 1) over a list of key blocks for each tile of
 queries. Which key a query sees takes two comparisons, since tokens stand depth first: it comes no later, and the query
@@ -102,6 +102,82 @@ def attend(q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, tiles: Tiles, scor
         GROUPS=heads // k.shape[1], WIDTH=width, MAIN=main, REST=rest,
         HAS_SOFTCAP=scores.softcap is not None, HAS_WINDOW=scores.window is not None, M=QUERIES, N=KEYS,
         num_warps=4, num_stages=2,
+    )  # fmt: skip
+    return out
+
+
+@triton.jit
+def _attend_cached(
+    q_ptr, k_ptr, v_ptr, out_ptr, start_ptr, position_ptr,
+    q_row, q_head, k_token, k_head, v_token, v_head, out_row, out_head,
+    scale, softcap, window,
+    GROUPS: tl.constexpr, WIDTH: tl.constexpr, PADDED: tl.constexpr,
+    HAS_SOFTCAP: tl.constexpr, HAS_WINDOW: tl.constexpr, N: tl.constexpr,
+):  # fmt: skip
+    # One query of one head: what takes the time is reading keys and values, so there is no matrix product to fill.
+    head, row = tl.program_id(0), tl.program_id(1).to(tl.int64)
+    columns = tl.arange(0, PADDED)
+    real = columns < WIDTH
+    q = tl.load(q_ptr + row * q_row + head * q_head + columns, mask=real, other=0.0).to(tl.float32) * scale
+    start, position = tl.load(start_ptr + row), tl.load(position_ptr + row).to(tl.int32)
+    k_rows = k_ptr + start * k_token + (head // GROUPS) * k_head
+    v_rows = v_ptr + start * v_token + (head // GROUPS) * v_head
+    first = 0
+    if HAS_WINDOW:
+        first = tl.maximum(position + 1 - window, 0)
+    summed = tl.zeros([PADDED], tl.float32)
+    highest = tl.full([1], float("-inf"), tl.float32)
+    total = tl.zeros([1], tl.float32)
+    for place in range(first, position + 1, N):
+        keys = place + tl.arange(0, N)
+        seen = keys <= position
+        tile = seen[:, None] & real[None, :]
+        offset = keys[:, None].to(tl.int64)
+        k = tl.load(k_rows + offset * k_token + columns[None, :], mask=tile, other=0.0).to(tl.float32)
+        v = tl.load(v_rows + offset * v_token + columns[None, :], mask=tile, other=0.0).to(tl.float32)
+        scores = tl.sum(q[None, :] * k, 1)
+        if HAS_SOFTCAP:  # softcap * tanh(scores / softcap)
+            scores = softcap * (2.0 * tl.sigmoid(2.0 * scores / softcap) - 1.0)
+        scores = tl.where(seen, scores, float("-inf"))
+        higher = tl.maximum(highest, tl.max(scores, 0))
+        weights = tl.exp(scores - higher)
+        shrink = tl.exp(highest - higher)
+        total = total * shrink + tl.sum(weights, 0)
+        summed = summed * shrink + tl.sum(weights[:, None] * v, 0)
+        highest = higher
+    out = out_ptr + row * out_row + head * out_head + columns
+    tl.store(out, (summed / total).to(out_ptr.dtype.element_ty), mask=real)
+
+
+def attend_cached(
+    q: torch.Tensor,
+    keys: torch.Tensor,
+    values: torch.Tensor,
+    starts: torch.Tensor,
+    positions: torch.Tensor,
+    scores: Scores,
+) -> torch.Tensor:
+    """Attention of one new token of each sequence to all of its cached ones, itself included.
+
+    Args:
+        q: [B, H, D]; any strides, but the last is 1.
+        keys: [places, K, D], K dividing H.
+        values: [places, K, D].
+        starts: [B], int64: the place of each sequence's first token; the others follow.
+        positions: [B], int64: the new token's place in its sequence.
+        scores: their scale, window and soft-capping.
+
+    Returns:
+        [B, H, D].
+    """
+    rows, heads, width = q.shape
+    out = torch.empty_like(q, memory_format=torch.contiguous_format)
+    _attend_cached[(heads, rows)](
+        q, keys, values, out, starts, positions,
+        q.stride(0), q.stride(1), keys.stride(0), keys.stride(1), values.stride(0), values.stride(1),
+        out.stride(0), out.stride(1), scores.scale, scores.softcap or 0.0, scores.window or 0,
+        GROUPS=heads // keys.shape[1], WIDTH=width, PADDED=triton.next_power_of_2(width),
+        HAS_SOFTCAP=scores.softcap is not None, HAS_WINDOW=scores.window is not None, N=64, num_warps=4,
     )  # fmt: skip
     return out
 

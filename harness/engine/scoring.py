@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import numpy as np
 import torch
 
 from .attention import TreeUnsupportedError, Way, kernels_for
 from .base import rope_limit
+from .decoding import Decoder
+from .generate import Generation
 from .head import Head, by_row
 from .packed import causal_of, hidden_states, packed
 from .plain import PlainEngine
+from .prompts import Asked, Prompt, by_options, read_prompts
 from .requests import ScoringRequests
 from .response import Response
+from .sampling import Choice
 from .shape import TreeShape
+from .support import why_not_decode
 from .tree import Forward, Plan
 
 _ELASTIC = 4  # forwards are this many times as long as the longest shared prefix,
@@ -34,6 +40,8 @@ class TreeEngine(PlainEngine):
 
     fallback: str | None = None
     way: Way | None = None  # as :func:`find_way` found it; default: whatever the device allows
+    not_decoded: str | None = None  # why the last texts were generated the plain way, if they were
+    _tried: tuple[str | None] | None = None
     elastic = False  # whether a forward may be longer than `batch_tokens` where a long prefix would be fed too often
 
     def score_all(self, requests: ScoringRequests) -> Iterator[tuple[int, Response]]:
@@ -58,6 +66,47 @@ class TreeEngine(PlainEngine):
             rest = ScoringRequests([requests.items[i] for i in missing], missing)
             for n, response in super().score_all(rest):
                 yield missing[n], response
+
+    def generate(self, requests: Sequence[Asked]) -> Iterator[tuple[int, Response]]:
+        prompts = read_prompts(requests, self.tokenizer, self.max_length)
+        limit = rope_limit(self.model.config) or self.max_length
+        for members in by_options(prompts):
+            choice = Choice(self._own_settings(), dict(prompts[members[0]].options))
+            why = choice.unsupported
+            self.not_decoded = why and f"{why}, which only transformers' own generate knows"
+            self.not_decoded = self.not_decoded or self._why_not_decoded()
+            # Sequences whose own length changes their rotary angles go the plain way; so does a prompt of no tokens.
+            here = [i for i in members if 0 < len(prompts[i].tokens) <= limit - prompts[i].limit]
+            done: set[int] = set()
+            if here and self.not_decoded is None:
+                try:
+                    for i, tokens in self._decoded(choice, here, prompts):
+                        done.add(i)
+                        yield i, prompts[i].answered(tokens, self.tokenizer, self.eos_token_ids)
+                except (TreeUnsupportedError, torch.OutOfMemoryError) as error:
+                    self.not_decoded = str(error).splitlines()[0]
+            if rest := [i for i in members if i not in done]:
+                yield from self.generate_plainly(rest, prompts)
+
+    def _decoded(
+        self, choice: Choice, members: list[int], prompts: Sequence[Prompt]
+    ) -> Iterator[tuple[int, list[int]]]:
+        decoder = Decoder(self.model, self._way)
+        generation = Generation(decoder, self.tokenizer, choice, self.eos_token_ids, self.batch_tokens)
+        yield from generation.run(members, prompts)
+
+    def _own_settings(self) -> dict[str, Any]:
+        """The model's own generation settings, where they say anything."""
+        return dict(causal_of(self.model).generation_config.to_diff_dict())
+
+    def _why_not_decoded(self) -> str | None:
+        if self._tried is None:
+            self._tried = (why_not_decode(self.model, self._way),)
+        return self._tried[0]
+
+    @property
+    def _way(self) -> Way:
+        return self.way or Way(kernels_for(self.device, self.model.dtype), fused=True)
 
     def _by_trees(self, requests: ScoringRequests) -> Iterator[tuple[int, Response]]:
         plan = requests.plan
@@ -95,7 +144,7 @@ class TreeEngine(PlainEngine):
         """The model, ready to take packed trees; its own again afterwards."""
         causal = causal_of(self.model)
         head = Head(causal)
-        way = self.way or Way(kernels_for(self.device, self.model.dtype), fused=True)
+        way = self._way
 
         @torch.inference_mode()
         def run(forward: Forward) -> tuple[torch.Tensor, torch.Tensor]:

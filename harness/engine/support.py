@@ -9,6 +9,7 @@ import torch
 
 from .attention import Way, kernels_for
 from .base import virtual_tokens
+from .decoding import Decoder
 from .head import Head
 from .packed import causal_of, hidden_states, packed
 from .shape import TreeShape
@@ -67,6 +68,49 @@ def _why_not(causal: Any, way: Way) -> str | None:
     if not shape.calls:
         return "its attention does not go through transformers' registry"
     return _compare(causal, forward, hidden, output)
+
+
+@torch.inference_mode()
+def why_not_decode(model: Any, way: Way) -> str | None:
+    """Why a model cannot generate over a cache of ours, as text; None where it can.
+
+    Three prompts that share their start are read, and two tokens more of each; logits have to be those of whole
+    sequences in the model's own way. How far off they would be if a step saw nothing before it is measured beside it.
+
+    Args:
+        model: a causal LM, or a `PeftModel` around one, in evaluation mode, on its device.
+        way: how trees go through it.
+    """
+    causal = causal_of(model)
+    draw = np.random.default_rng(1)
+    texts = draw.integers(0, causal.get_input_embeddings().weight.shape[0], (3, 12))
+    texts[:, :6] = texts[0, :6]
+    plan = Plan([Scored(text[:10].tolist(), [number]) for number, text in enumerate(texts)])
+    order = [int(plan.forward(0, 3).targets[n]) for n in range(3)]
+    decoder = Decoder(model, way, graphs=False)
+    try:
+        with decoder.ready():
+            cache = decoder.open(decoder.layers(), 36, 12)
+            starts = [cache.take(12) or 0 for _ in range(3)]
+            found = [decoder.prefill(plan.forward(0, 3), starts)]
+            for place in (10, 11):
+                tokens = _row(texts[order, place], found[0])[0]
+                at = torch.full_like(tokens, place)
+                found.append(decoder.step(tokens, at, torch.tensor(starts, device=at.device), place + 1))
+    except torch.OutOfMemoryError:
+        raise
+    except Exception as error:  # whatever a model does that was not made for this
+        return f"cached steps do not go through it: {' '.join(str(error).split())[:200] or type(error).__name__}"
+    off, wrong = 0.0, 0.0
+    for row, number in enumerate(order):
+        expected = causal(input_ids=_row(texts[number], found[0]), use_cache=False).logits[0]
+        alone = causal(input_ids=_row(texts[number, -1:], found[0]), use_cache=False).logits[0, -1]
+        steps = torch.stack([logits[row] for logits in found])
+        off = float(np.maximum(off, _distance(steps, expected[9:])))  # unlike max, keeps a NaN
+        wrong = max(wrong, _distance(alone[None], expected[-1:]))
+    if not (off <= _TOLERANCE.get(causal.dtype, 1e-3) and off <= 0.2 * wrong):
+        return f"its logits over a cache are off by {off:.1%} (by {wrong:.1%} if a step saw nothing before it)"
+    return None
 
 
 def _small_tree(causal: Any) -> Plan:
