@@ -50,6 +50,7 @@ class VariantInfo(_Model):
     model_bytes: int | None = None  # weights and buffers in the variant's real form, quantisation state included
     load_seconds: float | None = None  # to derive the variant from the loaded base
     scoring: str | None = None  # how log-likelihoods were computed, and why that way if not by prefix trees
+    generation: str | None = None  # how texts were generated, and why that way if not by our own steps
     real_form: RealForm | None = None  # set where scoring ran on weights that were dequantised once
     error: str | None = None  # why it could not be made
 

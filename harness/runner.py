@@ -276,7 +276,7 @@ class Runner:
             info.load_seconds = round(variant.load_seconds, 3)
             prepared = self._prepared[info.parts["tokenizer"]]
             with self._said(f"warming up {spec.name}"):
-                run = VariantRun(variant, info, self.suite, self.device, prepared, self.progress)
+                run = VariantRun(variant, waiting, info, self.suite, self.device, prepared, self.progress)
         except Exception as error:
             if isinstance(error, UserError | torch.OutOfMemoryError):
                 info.error = str(error) if isinstance(error, UserError) else "the device has no room for this variant"
@@ -286,7 +286,7 @@ class Runner:
                 finisher.failed(cell, info.error)
             return
         info.error = None
-        run.run(waiting, cells, self.folder, finisher)
+        run.run(cells, self.folder, finisher)
         del variant, run
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

@@ -36,6 +36,7 @@ class VariantRun:
 
     Args:
         variant: the model.
+        waiting: the tasks that have no records yet.
         info: the manifest's entry; how it was scored is filled in.
         suite: for the engine's settings and the seeds.
         device: where the model is.
@@ -46,6 +47,7 @@ class VariantRun:
     def __init__(
         self,
         variant: Variant,
+        waiting: list[BuiltTask],
         info: VariantInfo,
         suite: Suite,
         device: torch.device,
@@ -53,6 +55,7 @@ class VariantRun:
         progress: RunProgress,
     ) -> None:
         self.variant = variant
+        self.waiting = waiting
         self.info = info
         self.suite = suite
         self.device = device
@@ -71,15 +74,16 @@ class VariantRun:
             self.engine.elastic = suite.engine.batch_tokens is None and device.type == "cpu"
         self._once = ""
         if device.type == "cuda":
-            self.engine.warm_up()
+            self.engine.warm_up(generating=self._generates)
 
-    def run(
-        self, waiting: list[BuiltTask], cells: dict[str, CellResult], folder: RunFolder, finisher: Finisher
-    ) -> None:
+    @property
+    def _generates(self) -> bool:
+        return any(r.request_type == "generate_until" for built in self.waiting for r in built.requests)
+
+    def run(self, cells: dict[str, CellResult], folder: RunFolder, finisher: Finisher) -> None:
         """Ask every waiting task; what follows the answers is the finisher's.
 
         Args:
-            waiting: the tasks that have no records yet.
             cells: task name -> its cell.
             folder: for the journals.
             finisher: takes the answers.
@@ -87,13 +91,8 @@ class VariantRun:
         Raises:
             DiskError: when a journal or an earlier cell cannot be written.
         """
-        # Generation runs on the weights as they ship; scoring may go on to their dequantised form.
-        generating, scoring = _split(waiting)
-        for built in generating:
-            self._ask(built, cells[built.info.name], folder, finisher)
-        if scoring:
-            self._dequantize(scoring[0])
-        for built in scoring:
+        self._dequantize(self.waiting[0])
+        for built in self.waiting:
             self._ask(built, cells[built.info.name], folder, finisher)
         self._describe()
 
@@ -154,7 +153,10 @@ class VariantRun:
         """One full forward of a task's requests."""
         everything = built.requests
         kind = everything[0].request_type
-        prepared = self.engine.prepare(kind, [r.args for r in everything if r.request_type == kind])
+        arguments = [r.args for r in everything if r.request_type == kind]
+        if kind == "generate_until":  # the prompts themselves
+            kind, arguments = "loglikelihood_rolling", [(args[0],) for args in arguments]
+        prepared = self.engine.prepare(kind, arguments)
         plan = prepared.plan
         asked = [prepared.items[plan.members[i][0]] for i in range(plan.end(self.engine.batch_tokens, 0))]
         return ScoringRequests(asked, list(range(len(asked))))
@@ -171,15 +173,13 @@ class VariantRun:
         return answers, RealForm(tokens_in=tokens, seconds=round(seconds, 4), peak_memory_bytes=memory.bytes)
 
     def _describe(self) -> None:
-        """Say in the manifest how log-likelihoods were computed."""
-        why = self._way if isinstance(self._way, str) else getattr(self.engine, "fallback", None)
+        """Say in the manifest how log-likelihoods were computed and texts generated."""
+        fallback = getattr(self.engine, "fallback", None)
+        why = self._way if isinstance(self._way, str) else fallback
         how = f"plain: {why}" if why else "prefix trees"
         if isinstance(self._way, Way) and not self._way.fused:
             how += ", layers as the libraries have them (fewer kernels gave other numbers)"
         self.info.scoring = f"{how}{self._once}, {self.engine.batch_tokens:,} tokens a forward"
-
-
-def _split(tasks: list[BuiltTask]) -> tuple[list[BuiltTask], list[BuiltTask]]:
-    """Tasks that generate, and tasks that only score."""
-    generating = [t for t in tasks if any(r.request_type == "generate_until" for r in t.requests)]
-    return generating, [task for task in tasks if task not in generating]
+        if self._generates:
+            plain = self._way if isinstance(self._way, str) else getattr(self.engine, "not_decoded", None)
+            self.info.generation = f"plain: {plain}" if plain else "packed, over a cache of our own"

@@ -56,11 +56,12 @@ def _variants(variants: list[VariantInfo]) -> Block | None:
             _named(one.merge),
             _named(one.identity and fmt.short_hash(one.identity)),
             Cell(line(prose(one.scoring or fmt.NOTHING))),
+            Cell(line(prose(one.generation or fmt.NOTHING))),
         )
         for one in variants
     ]
-    scored = "Log-likelihoods by"
-    columns = _columns("Variant", "Kind", "Adapter", "Quantisation", "Merge", "Identity", scored, wide=(scored,))
+    how = ("Log-likelihoods by", "Texts by")
+    columns = _columns("Variant", "Kind", "Adapter", "Quantisation", "Merge", "Identity", *how, wide=how)
     return Block(line("Variants"), table=Table("Variants", columns, tuple(rows))) if rows else None
 
 

@@ -88,11 +88,12 @@ class Engine(TemplateLM):
         if requests and requests[0].request_type.startswith("loglikelihood"):
             self.prepare(requests[0].request_type, [request.args for request in requests])
 
-    def warm_up(self) -> None:
-        """One forward and one short generation, thrown away: what a device does only once is no part of a timing."""
+    def warm_up(self, *, generating: bool = True) -> None:
+        """One forward, and one short generation, thrown away: what a device does only once is no part of a timing."""
         token = self.prefix_token_id
         list(self.score([([token], [token])]))
-        list(self.generate([(self.tokenizer.decode([token]), {"until": [], "max_gen_toks": 2}, 0)]))
+        if generating:
+            list(self.generate([(self.tokenizer.decode([token]), {"until": [], "max_gen_toks": 2}, 0)]))
 
     # ---- lm-eval's own face
 

@@ -75,8 +75,7 @@ class StepShape(Shape):
         cache: what the sequences keep; each layer's new keys and values are added.
         starts: [B], int64: where each sequence's run starts.
         positions: [B], int64: each new token's place in its sequence.
-        reach: the length in tokens of the longest sequence now, the new token counted.
-        longest: the most that `reach` will ever be.
+        longest: the most tokens that a sequence will ever have.
         kernels: whether our own kernels may be used.
     """
 
@@ -86,7 +85,6 @@ class StepShape(Shape):
         starts: torch.Tensor,
         positions: torch.Tensor,
         *,
-        reach: int,
         longest: int,
         kernels: bool,
     ) -> None:
@@ -94,7 +92,6 @@ class StepShape(Shape):
         self._cache = cache
         self._starts = starts
         self._positions = positions
-        self._reach = reach
         self._kernels = kernels
 
     def attend(self, layer: int, q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, scores: Scores) -> torch.Tensor:
@@ -105,26 +102,22 @@ class StepShape(Shape):
 
             return kernels.attend_cached(q, keys, values, self._starts, self._positions, scores)
         heads, groups = k.shape[1], q.shape[1] // k.shape[1]
-        # The queries of a group look at the same keys: they stand where a sequence's own queries would.
-        queries = q.reshape(len(q), heads, groups, q.shape[-1])
-        keys, values = (states[self._places].transpose(1, 2) for states in (keys, values))
-        allowed = self._seen if scores.window is None else self._seen & (self._back < scores.window)
-        return masked_attention(queries, keys, values, allowed[:, None, None], scores).reshape(len(q), -1, v.shape[-1])
+        # Row by row, over the very places: side by side they would have to be copied and padded in every layer. The
+        # queries of a group look at the same keys: they stand where a sequence's own queries would.
+        queries = q.reshape(len(q), 1, heads, groups, q.shape[-1])
+        found = []
+        for row, (start, position) in enumerate(self._rows):
+            first = start if scores.window is None else start + max(0, position + 1 - scores.window)
+            own = slice(first, start + position + 1)
+            ours, theirs = (states[own].transpose(0, 1)[None] for states in (keys, values))
+            found.append(masked_attention(queries[row], ours, theirs, None, scores).reshape(1, -1, v.shape[-1]))
+        return torch.cat(found)
 
     @cached_property
     def _newest(self) -> torch.Tensor:
         return self._starts + self._positions
 
     @cached_property
-    def _back(self) -> torch.Tensor:
-        """[B, reach]: how far each cached token is behind the newest; negative where there is none yet."""
-        return self._positions[:, None] - torch.arange(self._reach, device=self._positions.device)
-
-    @cached_property
-    def _seen(self) -> torch.Tensor:
-        return self._back >= 0
-
-    @cached_property
-    def _places(self) -> torch.Tensor:
-        """[B, reach]: where each sequence's tokens are."""
-        return (self._newest[:, None] - self._back).clamp_max(self._cache.tokens)
+    def _rows(self) -> list[tuple[int, int]]:
+        """(start, position) of each row, on the host."""
+        return list(zip(self._starts.tolist(), self._positions.tolist(), strict=True))

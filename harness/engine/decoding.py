@@ -102,27 +102,24 @@ class Decoder:
             return logits_of(hidden[to_device(forward.rows[forward.target_row], self.device)])
 
     @torch.inference_mode()
-    def step(self, tokens: torch.Tensor, positions: torch.Tensor, starts: torch.Tensor, reach: int) -> torch.Tensor:
+    def step(self, tokens: torch.Tensor, positions: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
         """Read one more token of each sequence.
 
         Args:
             tokens: [B], int64.
             positions: [B], int64: the place of each in its sequence.
             starts: [B], int64: the first place of each sequence in the cache.
-            reach: the length of the longest sequence now, these tokens counted.
 
         Returns:
             [B, V] logits of the tokens after them; with graphs they stand until the next step.
         """
         if self._graphs:
             return self._graphs(tokens, positions, starts, spare=self._opened.tokens)
-        return self._forward(tokens, positions, starts, reach)
+        return self._forward(tokens, positions, starts)
 
-    def _forward(
-        self, tokens: torch.Tensor, positions: torch.Tensor, starts: torch.Tensor, reach: int = 0
-    ) -> torch.Tensor:
+    def _forward(self, tokens: torch.Tensor, positions: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
         kernels = self._way.kernels
-        shape = StepShape(self._opened, starts, positions, reach=reach, longest=self.longest, kernels=kernels)
+        shape = StepShape(self._opened, starts, positions, longest=self.longest, kernels=kernels)
         with over(shape):
             output = self.causal(input_ids=tokens[None], position_ids=positions[None], use_cache=False)
         return torch.as_tensor(output.logits[0])

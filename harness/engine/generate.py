@@ -170,8 +170,7 @@ class Generation:
                     peak = len(rows)
                     continue
             if state is not None:
-                reach = max(len(row.prompt.tokens) + row.asked for row in rows)
-                logits = self._decoder.step(state.tokens, state.positions, state.starts, reach)
+                logits = self._decoder.step(state.tokens, state.positions, state.starts)
                 unread.append((rows, _Later(state.choose(self._choice, logits))))
                 for row in rows:
                     row.asked += 1

@@ -40,7 +40,7 @@ class TreeEngine(PlainEngine):
 
     fallback: str | None = None
     way: Way | None = None  # as :func:`find_way` found it; default: whatever the device allows
-    not_decoded: str | None = None  # why the last texts were generated the plain way, if they were
+    not_decoded: str | None = None  # why texts were generated the plain way, where any were
     _tried: tuple[str | None] | None = None
     elastic = False  # whether a forward may be longer than `batch_tokens` where a long prefix would be fed too often
 
@@ -72,19 +72,20 @@ class TreeEngine(PlainEngine):
         limit = rope_limit(self.model.config) or self.max_length
         for members in by_options(prompts):
             choice = Choice(self._own_settings(), dict(prompts[members[0]].options))
-            why = choice.unsupported
-            self.not_decoded = why and f"{why}, which only transformers' own generate knows"
-            self.not_decoded = self.not_decoded or self._why_not_decoded()
+            why = self._why_not_decoded()
+            if choice.unsupported:
+                why = f"{choice.unsupported}, which only transformers' own generate knows"
             # Sequences whose own length changes their rotary angles go the plain way; so does a prompt of no tokens.
             here = [i for i in members if 0 < len(prompts[i].tokens) <= limit - prompts[i].limit]
             done: set[int] = set()
-            if here and self.not_decoded is None:
+            if here and why is None:
                 try:
                     for i, tokens in self._decoded(choice, here, prompts):
                         done.add(i)
                         yield i, prompts[i].answered(tokens, self.tokenizer, self.eos_token_ids)
                 except (TreeUnsupportedError, torch.OutOfMemoryError) as error:
-                    self.not_decoded = str(error).splitlines()[0]
+                    why = str(error).splitlines()[0]
+            self.not_decoded = why or self.not_decoded
             if rest := [i for i in members if i not in done]:
                 yield from self.generate_plainly(rest, prompts)
 

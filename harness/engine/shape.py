@@ -165,13 +165,14 @@ class TreeShape(Shape):
 
 
 def masked_attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, allowed: torch.Tensor, scores: Scores
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, allowed: torch.Tensor | None, scores: Scores
 ) -> torch.Tensor:
-    """Attention under a mask: q [n, H, Q, D], k and v [n, H, K, D], allowed [n, 1, Q, K] -> [n, H, Q, D]."""
+    """Attention: q [n, H, Q, D], k and v [n, H, K, D], allowed [n, 1, Q, K] or all -> [n, H, Q, D]."""
     if scores.softcap is None:
         return functional.scaled_dot_product_attention(q, k, v, attn_mask=allowed, scale=scores.scale)
     capped = torch.tanh(q @ k.transpose(-1, -2) * scores.scale / scores.softcap) * scores.softcap
-    capped = capped.masked_fill(~allowed, float("-inf"))
+    if allowed is not None:
+        capped = capped.masked_fill(~allowed, float("-inf"))
     return torch.softmax(capped, dim=-1, dtype=torch.float32).to(q.dtype) @ v
 
 

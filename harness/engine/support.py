@@ -96,7 +96,7 @@ def why_not_decode(model: Any, way: Way) -> str | None:
             for place in (10, 11):
                 tokens = _row(texts[order, place], found[0])[0]
                 at = torch.full_like(tokens, place)
-                found.append(decoder.step(tokens, at, torch.tensor(starts, device=at.device), place + 1))
+                found.append(decoder.step(tokens, at, torch.tensor(starts, device=at.device)))
     except torch.OutOfMemoryError:
         raise
     except Exception as error:  # whatever a model does that was not made for this

@@ -151,7 +151,8 @@ def _ours(
     """The new tokens of each prompt, and how long prefill and steps took."""
     decoder = Decoder(variant.model, way)
     spent = {"prefill": 0.0, "step": 0.0}
-    read = {"prefill": 0, "step": 0, "bytes": 0}
+    read = {"prefill": 0, "step": 0}
+    lengths: list[torch.Tensor] = []
     weights = sum(p.numel() * p.element_size() for p in variant.model.parameters())
     # Timed without waiting for the device: what a prefill still has to do is waited for by the first step after it.
     prefill, step = decoder.prefill, decoder.step
@@ -164,10 +165,10 @@ def _ours(
         read["prefill"] += len(forward.tokens)
         return found
 
-    def counted_step(tokens: torch.Tensor, positions: torch.Tensor, starts: torch.Tensor, reach: int) -> torch.Tensor:
+    def counted_step(tokens: torch.Tensor, positions: torch.Tensor, starts: torch.Tensor) -> torch.Tensor:
         read["step"] += len(tokens)
-        read["bytes"] += weights + each * len(tokens) * reach
-        return step(tokens, positions, starts, reach)
+        lengths.append(positions)
+        return step(tokens, positions, starts)
 
     decoder.prefill, decoder.step = timed_prefill, counted_step  # type: ignore[method-assign]
     with decoder.ready():
@@ -176,13 +177,14 @@ def _ours(
     started = time.perf_counter()
     found = dict(generation.run(range(len(prompts)), prompts))
     spent["step"] = time.perf_counter() - started - spent["prefill"]
+    cached = sum(int(positions.sum()) + len(positions) for positions in lengths)
     return found, {
         "prefill_s": round(spent["prefill"], 3),
         "prefill_tokens_per_second": round(read["prefill"] / spent["prefill"]),
         "decode_s": round(spent["step"], 3),
         "decode_tokens_per_second": round(read["step"] / max(spent["step"], 1e-9)),
-        # Weights once a step and cached tokens as if all were as long as the longest: an upper bound.
-        "decode_bytes_per_second": round(read["bytes"] / max(spent["step"], 1e-9)),
+        # What has to be read: the weights once a step, and every cached token's keys and values.
+        "decode_bytes_per_second": round((len(lengths) * weights + each * cached) / max(spent["step"], 1e-9)),
     }
 
 
