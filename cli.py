@@ -139,6 +139,9 @@ def _agrees(question: str) -> bool:
 def _run_and_report(file: SuiteFile, options: Any, folder: RunFolder, console: Console) -> None:
     from .adapters.identity import hash_ahead
 
+    # Threads that mostly wait for a disk or a device take turns with one that computes: by Python's default each turn
+    # waits 5 ms, thousands of times.
+    sys.setswitchinterval(0.0005)
     weights = hash_ahead(file.suite.base.model)  # torch is not imported yet: that takes as long
 
     from .harness.progress import RunProgress
