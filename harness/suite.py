@@ -80,8 +80,8 @@ class EngineSpec(Spec):
 
     device: str = "auto"  # auto | cpu | cuda | cuda:0 | mps
     batch_tokens: Annotated[int, Field(ge=1)] | None = None  # tokens of one forward; default: by free memory
-    scoring: Literal["auto", "plain"] = "auto"  # auto: by prefix trees where they serve the model
-    dequantize_once: bool = True  # on CUDA, for scoring: the same numbers, and the real form's costs are measured first
+    scoring: Literal["auto", "plain"] = "auto"  # auto: packed where that serves the model; texts too
+    dequantize_once: bool = True  # on CUDA: the same numbers, and the real form's costs are measured first
 
 
 class OutputSpec(Spec):

@@ -154,9 +154,9 @@ def _costs(run: RunComparison) -> Table:
         cells = [one for one in run.results.cells if one.variant == variant.name and one.status == "done"]
         scored = [one for one in cells if one.task not in generated]
         written = [one for one in cells if one.task in generated]
-        real = variant.real_form  # scoring ran on dequantised weights: what counts was measured before
-        peaks = [one.peak_memory_bytes for one in (written if real else cells)]
-        peaks += [real.peak_memory_bytes] if real else []
+        real = variant.real_form  # it ran on dequantised weights: what counts was measured before
+        # Generating takes what memory helps its speed, so that scoring says more of what a form needs.
+        peaks = [real.peak_memory_bytes] if real else [one.peak_memory_bytes for one in scored or written]
         shown = (
             fmt.size(variant.model_bytes),
             fmt.size(max((peak for peak in peaks if peak is not None), default=None)),
@@ -166,6 +166,7 @@ def _costs(run: RunComparison) -> Table:
         )
         rows.append((Cell(line(name(variant.name))), *(Cell(line(text)) for text in shown)))
     caption = "Scoring counts every request's tokens, shared or not, and generation those that were written"
+    caption += "; peak memory is of scoring, where anything is scored"
     if any(variant.real_form for variant in run.manifest.variants):
         caption += "; where 4-bit weights were dequantised once, memory and scoring are those of a forward before it"
     if not str(run.manifest.hardware.get("device", "")).startswith("cuda"):

@@ -32,9 +32,10 @@ Run = Callable[[Forward], tuple[torch.Tensor, torch.Tensor]]
 
 
 class TreeEngine(PlainEngine):
-    """Scores by packed prefix trees; generates as the plain engine does.
+    """Scores by packed prefix trees; generates from prompts read so, by steps over a cache of its own.
 
-    A model that trees turn out not to serve is scored the plain way from there on, and :attr:`fallback` says why; see
+    A model that trees turn out not to serve is scored the plain way from there on, and :attr:`fallback` says why; what
+    steps do not serve is generated the plain way, and :attr:`not_decoded` says why. See
     also :func:`phibench.harness.engine.support.find_way`, which finds out beforehand.
     """
 
