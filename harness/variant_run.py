@@ -181,5 +181,5 @@ class VariantRun:
             how += ", layers as the libraries have them (fewer kernels gave other numbers)"
         self.info.scoring = f"{how}{self._once}, {self.engine.batch_tokens:,} tokens a forward"
         if self._generates:
-            plain = self._way if isinstance(self._way, str) else getattr(self.engine, "not_decoded", None)
-            self.info.generation = f"plain: {plain}" if plain else "packed, over a cache of our own"
+            ours = isinstance(self.engine, TreeEngine)
+            self.info.generation = self.engine.texts_by() if ours else f"plain: {self._way}"

@@ -39,12 +39,23 @@ class TreeUnsupportedError(Exception):
 @contextmanager
 def tree_attention(model: PreTrainedModel) -> Iterator[None]:
     """Let a model's attention go through trees; afterwards it has its own again."""
+    refuse_overlap(model)
     before = model.config._attn_implementation
     model.set_attn_implementation(NAME)
     try:
         yield
     finally:
         model.set_attn_implementation(before)
+
+
+def refuse_overlap(model: PreTrainedModel) -> None:
+    """Two passes cannot share a model.
+
+    Raises:
+        RuntimeError: when one is under way, or was left without being closed.
+    """
+    if model.config._attn_implementation == NAME:
+        raise RuntimeError("the model is in a pass already: finish or close that one first")
 
 
 @contextmanager

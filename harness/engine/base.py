@@ -7,8 +7,9 @@ more (tokens, cuts, why a generation stopped) and lets nothing finished be lost.
 from __future__ import annotations
 
 import abc
+import contextlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
 from lm_eval.api.instance import Instance
@@ -39,11 +40,11 @@ class Engine(TemplateLM):
         self.max_length = (max_length or context_length(model.config, tokenizer)) - virtual_tokens(model)
 
     @abc.abstractmethod
-    def score_all(self, requests: ScoringRequests) -> Iterator[tuple[int, Response]]:
+    def score_all(self, requests: ScoringRequests) -> Generator[tuple[int, Response]]:
         """Score every item of `requests`: (index, response), in any order."""
 
     @abc.abstractmethod
-    def generate(self, requests: Sequence[tuple[str, dict[str, Any], int]]) -> Iterator[tuple[int, Response]]:
+    def generate(self, requests: Sequence[tuple[str, dict[str, Any], int]]) -> Generator[tuple[int, Response]]:
         """Generate: (prompt, lm-eval generation settings, seed) -> (index, response), in any order."""
 
     def answers(
@@ -65,13 +66,15 @@ class Engine(TemplateLM):
             raise ValueError(f"one request type at a time, not {sorted(kinds)}")
         kind = kinds.pop()
         if kind == "loglikelihood":
-            yield from self.score_all(self.prepare(kind, [request.args for request in requests]))
+            with contextlib.closing(self.score_all(self.prepare(kind, [r.args for r in requests]))) as found:
+                yield from found
         elif kind == "loglikelihood_rolling":
             yield from self._rolling([request.args for request in requests])
         elif kind == "generate_until":
             given = seeds if seeds is not None else range(len(requests))
             prompts = [(*request.args[:2], seed) for request, seed in zip(requests, given, strict=True)]
-            yield from self.generate(prompts)
+            with contextlib.closing(self.generate(prompts)) as found:
+                yield from found
         else:
             raise ValueError(f"unknown request type {kind!r}")
 

@@ -22,7 +22,8 @@ _log = logging.getLogger(__name__)
 
 # Rows that a CUDA graph is recorded for. A batch takes the next larger one.
 _SIZES = (1, 2, 4, 8, 16, 24, 32, 48, 64, 96, 128, 192, 256, 320, 384, 448, 512)
-MOST_ROWS = {"cuda": _SIZES[-1], "cpu": 64}
+MOST_ROWS = _SIZES[-1]
+_MOST_WITHOUT_KERNELS = 64  # each row of each layer is a call then
 
 
 class Decoder:
@@ -31,17 +32,25 @@ class Decoder:
     Args:
         model: a causal LM or a `PeftModel`, in evaluation mode, on its device.
         way: how packed tokens go through it.
-        graphs: whether steps are recorded as CUDA graphs, where there is CUDA and our kernels run.
     """
 
-    def __init__(self, model: Any, way: Way, *, graphs: bool = True) -> None:
+    def __init__(self, model: Any, way: Way) -> None:
         self.causal = causal_of(model)
         self._way = way
         self.device = next(self.causal.parameters()).device
-        self._graphs = _Graphs(self._forward, self.device) if graphs and way.kernels else None
+        self._graphs = _Graphs(self._forward, self.device) if way.kernels else None
         self._head = Head(self.causal)
         self._cache: KeyValueCache | None = None
         self.longest = 0
+
+    @property
+    def most_rows(self) -> int:
+        """How many rows a step may have."""
+        return MOST_ROWS if self._way.kernels else _MOST_WITHOUT_KERNELS
+
+    def row_bytes(self, *, sampled: bool) -> int:
+        """Bytes that choosing a row's next token takes: its logits, and what sampling makes of them."""
+        return int(self.causal.config.get_text_config().vocab_size) * (40 if sampled else 8)
 
     @contextmanager
     def ready(self) -> Iterator[None]:
@@ -142,8 +151,10 @@ class _Graphs:
     def __init__(self, forward: Any, device: torch.device) -> None:
         self._forward = forward
         self._inputs = [torch.zeros(_SIZES[-1], dtype=torch.int64, device=device) for _ in range(3)]
-        self._recorded: dict[int, tuple[torch.cuda.CUDAGraph, torch.Tensor] | None] = {}
+        self._recorded: dict[int, torch.cuda.CUDAGraph] = {}
+        self._logits: torch.Tensor | None = None  # [most rows, V]: where every recording leaves its answer
         self._pool: Any = None
+        self._failed = False
 
     def __call__(
         self, tokens: torch.Tensor, positions: torch.Tensor, starts: torch.Tensor, *, spare: int
@@ -153,36 +164,38 @@ class _Graphs:
         for buffer, values, filler in zip(self._inputs, (tokens, positions, starts), (0, 0, spare), strict=True):
             buffer[:count] = values
             buffer[count:size] = filler
-        if size not in self._recorded:
+        if size not in self._recorded and not self._failed:
             self._record(size)
-        recorded = self._recorded[size]
-        if recorded is None:
+        if self._logits is None or size not in self._recorded:
             return torch.as_tensor(self._forward(tokens, positions, starts))
-        recorded[0].replay()
-        return recorded[1][:count]
+        self._recorded[size].replay()
+        return self._logits[:count]
 
     def clear(self) -> None:
         """Forget the recordings and the memory they hold."""
         self._recorded.clear()
+        self._logits = None
         self._pool = None
 
     def _record(self, size: int) -> None:
+        """Record a size; where that fails, it and all others are played kernel by kernel."""
         inputs = [buffer[:size] for buffer in self._inputs]
-        self._forward(*inputs)  # what is compiled or looked up once cannot be recorded
-        torch.cuda.synchronize()
-        graph = torch.cuda.CUDAGraph()
+        graph, stream = torch.cuda.CUDAGraph(), torch.cuda.current_stream()
         try:
-            with torch.cuda.graph(graph, pool=self._pool):
-                logits = self._forward(*inputs)
-        except RuntimeError as error:
-            if isinstance(error, torch.OutOfMemoryError):
-                raise
+            logits = self._forward(*inputs)  # what is compiled or looked up once cannot be recorded
+            if self._logits is None:
+                self._logits = logits.new_empty(MOST_ROWS, logits.shape[-1])
+            torch.cuda.synchronize()
+            with torch.cuda.graph(graph, pool=self._pool, capture_error_mode="thread_local"):
+                self._logits[:size].copy_(self._forward(*inputs))
+        except RuntimeError as error:  # running out of memory is one
             _log.info("steps are not recorded as CUDA graphs: %s", error)
-            self._recorded[size] = None
+            self._failed = True
+            torch.cuda.set_stream(stream)  # torch leaves its own behind
             torch.cuda.synchronize()
             return
         self._pool = graph.pool()
-        self._recorded[size] = (graph, logits)
+        self._recorded[size] = graph
 
 
 def _copies(forward: Forward, starts: list[int]) -> tuple[Ints, Ints]:

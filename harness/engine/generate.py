@@ -8,11 +8,12 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import psutil
 import torch
 
 from .budget import activation_bytes, free_bytes
 from .cache import KeyValueCache, LayerSize
-from .decoding import MOST_ROWS, Decoder
+from .decoding import Decoder
 from .prompts import Prompt
 from .sampling import Choice
 from .shape import to_device
@@ -20,7 +21,8 @@ from .stops import StopStrings
 from .tree import Plan, Scored
 
 _REFILL = 0.75  # others join when no more than this share of the rows goes on
-_HOST_TOKENS = 2**16  # places of a cache in host memory
+_LEAST_BUDGET = 256
+_HOST_SHARE = 0.5  # of the host's free memory that a cache there may take
 
 
 @dataclass
@@ -87,7 +89,7 @@ class Generation:
         tokenizer: the model's.
         choice: how next tokens are chosen.
         ends: tokens that end a text.
-        budget: tokens of a prefill forward; halved when memory runs out.
+        budget: tokens of a prefill forward; it and the number of rows are halved when memory runs out.
     """
 
     def __init__(self, decoder: Decoder, tokenizer: Any, choice: Choice, ends: set[int], budget: int) -> None:
@@ -97,7 +99,7 @@ class Generation:
         self._choice = choice
         self._ends = ends
         self.budget = budget
-        self._most = MOST_ROWS.get(self._device.type, 64)
+        self._most = decoder.most_rows
         # An accelerator works on one step while the tokens of the one before are read; nothing else gains by it.
         self._ahead = 1 if self._device.type == "cuda" else 0
 
@@ -107,6 +109,20 @@ class Generation:
         Raises:
             torch.OutOfMemoryError: when not even one prompt fits.
         """
+        missing = set(members)
+        while missing:
+            try:
+                for member, tokens in self._pass(sorted(missing), prompts):
+                    missing.discard(member)
+                    yield member, tokens
+            except torch.OutOfMemoryError:
+                if self._most == 1:
+                    raise
+            if missing:  # outside of the handler, which holds on to what was there
+                torch.cuda.empty_cache()
+                self._most //= 2
+
+    def _pass(self, members: Sequence[int], prompts: Sequence[Prompt]) -> Iterator[tuple[int, list[int]]]:
         rows = self._rows(members, prompts)
         plan = Plan([Scored(row.prompt.tokens, [i]) for i, row in enumerate(rows)])
         waiting = [rows[member] for (member,) in plan.members]
@@ -134,13 +150,15 @@ class Generation:
         """Places of the cache: for as many rows as run together, as far as memory goes."""
         sizes = sorted((row.size for row in rows), reverse=True)
         wanted = sum(sizes[: self._most])
+        each = sum(layer.bytes for layer in layers)
         free = free_bytes(self._device)
         if free is None:
-            return min(wanted, max(sizes[0], _HOST_TOKENS))
-        each = sum(layer.bytes for layer in layers)
+            room = int(_HOST_SHARE * psutil.virtual_memory().available) // each
+            return min(wanted, max(sizes[0], room))
+        free -= self._most * self._decoder.row_bytes(sampled=self._choice.is_sampled)
         while True:
             room = int(0.9 * (free - activation_bytes(self._decoder.causal, self.budget))) // each
-            if room >= min(sizes[0], wanted) or self.budget <= 256:
+            if room >= sizes[0] or self.budget <= _LEAST_BUDGET:
                 return min(wanted, max(sizes[0], room))
             self.budget //= 2
 

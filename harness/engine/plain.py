@@ -6,7 +6,7 @@ Slow and obvious on purpose: the numbers that faster engines are held to.
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from typing import Any, TypeVar
 
 import torch
@@ -55,7 +55,7 @@ class PlainEngine(Engine):
 
     # ---- scoring
 
-    def score_all(self, requests: ScoringRequests) -> Iterator[tuple[int, Response]]:
+    def score_all(self, requests: ScoringRequests) -> Generator[tuple[int, Response]]:
         items = requests.items
         order = sorted(range(len(items)), key=lambda i: (-len(items[i].inputs), items[i].inputs))
         limit = rope_limit(self.model.config)
@@ -89,7 +89,7 @@ class PlainEngine(Engine):
 
     # ---- generation
 
-    def generate(self, requests: Sequence[Asked]) -> Iterator[tuple[int, Response]]:
+    def generate(self, requests: Sequence[Asked]) -> Generator[tuple[int, Response]]:
         prompts = read_prompts(requests, self.tokenizer, self.max_length)
         for members in by_options(prompts):
             yield from self.generate_plainly(members, prompts)

@@ -42,7 +42,8 @@ class Prompt:
         """
         end = next((n for n, token in enumerate(generated) if token in ends), None)
         kept = generated if end is None else generated[:end]
-        whole = tokenizer.decode(kept, skip_special_tokens=True)
+        # An end that is no special token is a part of the text, as it is for lm-eval.
+        whole = tokenizer.decode(generated if end is None else generated[: end + 1], skip_special_tokens=True)
         text = whole
         for stop in self.until:
             text = text.split(stop)[0]
@@ -62,15 +63,24 @@ def read_prompts(requests: Sequence[Asked], tokenizer: Any, max_length: int) -> 
         max_length: the context in tokens.
 
     Raises:
-        UserError: when the new tokens alone fill the context.
+        UserError: when no new token is asked for, or new tokens alone fill the context; for `max_length`.
     """
     found = []
+    ending = tokenizer.decode([tokenizer.eos_token_id])  # a stop string too, as lm-eval has it
     for text, settings, seed in requests:
         options: dict[str, Any] = dict(normalize_gen_kwargs(settings, _DEFAULT_MAX_GEN_TOKS))
         limit = int(options.pop("max_gen_toks"))
-        until = tuple(stop for stop in options.pop("until") if stop)
+        until = tuple(dict.fromkeys(stop for stop in [*options.pop("until"), ending] if stop))
         if not options.get("do_sample") and options.get("temperature") == 0.0:
             options.pop("temperature")  # greedy decoding has none, and transformers warns
+        if limit < 1:
+            raise UserError(f"max_gen_toks = {limit} asks for no text", fix="set generation.max_gen_toks to 1 or more")
+        if "max_length" in options:
+            raise UserError(
+                "max_length counts the prompt too, so that long prompts would get no text",
+                where="generation.max_length",
+                fix="set generation.max_gen_toks, which counts new tokens alone",
+            )
         if (room := max_length - limit) <= 0:
             raise UserError(
                 f"max_gen_toks = {limit} leaves no room for a prompt in a context of {max_length} tokens",

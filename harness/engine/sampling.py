@@ -37,6 +37,9 @@ _NEUTRAL: dict[str, tuple[Any, ...]] = {
 # Of a model's own settings: what the engine sets itself, or what means nothing without beams.
 _ELSEWHERE = {"bos_token_id", "eos_token_id", "pad_token_id", "max_length", "max_new_tokens", "transformers_version"}
 _ELSEWHERE |= {"length_penalty", "early_stopping", "_from_model_config"}
+_ELSEWHERE |= {"use_cache", "cache_implementation", "cache_config", "compile_config", "disable_compile"}
+_ELSEWHERE |= {"prefill_chunk_size", "return_dict_in_generate", "output_attentions", "output_hidden_states"}
+_ELSEWHERE |= {"output_scores", "output_logits"}
 
 
 class Choice:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import torch
 
-from .attention import TreeUnsupportedError, Way, kernels_for
+from .attention import TreeUnsupportedError, Way, kernels_for, refuse_overlap
 from .base import rope_limit
 from .decoding import Decoder
 from .generate import Generation
@@ -28,6 +28,8 @@ from .tree import Forward, Plan
 _ELASTIC = 4  # forwards are this many times as long as the longest shared prefix,
 _MOST = 8192  # up to this many tokens
 
+_ALONE = "no tokens in the prompt, or more than its rotary angles were made for"
+
 Run = Callable[[Forward], tuple[torch.Tensor, torch.Tensor]]
 
 
@@ -35,17 +37,21 @@ class TreeEngine(PlainEngine):
     """Scores by packed prefix trees; generates from prompts read so, by steps over a cache of its own.
 
     A model that trees turn out not to serve is scored the plain way from there on, and :attr:`fallback` says why; what
-    steps do not serve is generated the plain way, and :attr:`not_decoded` says why. See
+    steps do not serve is generated the plain way, and :meth:`texts_by` says why. See
     also :func:`phibench.harness.engine.support.find_way`, which finds out beforehand.
     """
 
     fallback: str | None = None
     way: Way | None = None  # as :func:`find_way` found it; default: whatever the device allows
-    not_decoded: str | None = None  # why texts were generated the plain way, where any were
     _tried: tuple[str | None] | None = None
+    texts: Counter[str | None]  # generated, by why the plain way (None: ours)
     elastic = False  # whether a forward may be longer than `batch_tokens` where a long prefix would be fed too often
 
-    def score_all(self, requests: ScoringRequests) -> Iterator[tuple[int, Response]]:
+    def __init__(self, *args: Any, **options: Any) -> None:
+        super().__init__(*args, **options)
+        self.texts = Counter()
+
+    def score_all(self, requests: ScoringRequests) -> Generator[tuple[int, Response]]:
         # Sequences whose own length changes their rotary angles are no part of a tree: one by one, the plain way.
         alone = rope_limit(self.model.config)
         plain = [i for i, item in enumerate(requests.items) if alone is not None and len(item.inputs) > alone]
@@ -68,7 +74,8 @@ class TreeEngine(PlainEngine):
             for n, response in super().score_all(rest):
                 yield missing[n], response
 
-    def generate(self, requests: Sequence[Asked]) -> Iterator[tuple[int, Response]]:
+    def generate(self, requests: Sequence[Asked]) -> Generator[tuple[int, Response]]:
+        refuse_overlap(causal_of(self.model))
         prompts = read_prompts(requests, self.tokenizer, self.max_length)
         limit = rope_limit(self.model.config) or self.max_length
         for members in by_options(prompts):
@@ -83,12 +90,27 @@ class TreeEngine(PlainEngine):
                 try:
                     for i, tokens in self._decoded(choice, here, prompts):
                         done.add(i)
+                        self.texts[None] += 1
                         yield i, prompts[i].answered(tokens, self.tokenizer, self.eos_token_ids)
                 except (TreeUnsupportedError, torch.OutOfMemoryError) as error:
-                    why = str(error).splitlines()[0]
-            self.not_decoded = why or self.not_decoded
+                    why = (str(error).splitlines() or [type(error).__name__])[0]
             if rest := [i for i in members if i not in done]:
+                self.texts[why or _ALONE] += len(rest)
                 yield from self.generate_plainly(rest, prompts)
+
+    def texts_by(self) -> str | None:
+        """How texts were generated, in words; None where none were."""
+        plainly = {why: count for why, count in self.texts.items() if why}
+        ours, told = self.texts[None], "; ".join(plainly)
+        if not plainly:
+            return "packed, over a cache of our own" if ours else None
+        if not ours:
+            return f"plain: {told}"
+        return f"packed, over a cache of our own; {sum(plainly.values())} of {self.texts.total()} plain: {told}"
+
+    def warm_up(self, *, generating: bool = True) -> None:
+        super().warm_up(generating=generating)
+        self.texts.clear()
 
     def _decoded(
         self, choice: Choice, members: list[int], prompts: Sequence[Prompt]

@@ -16,18 +16,17 @@ class StopStrings:
 
     def __init__(self, tokenizer: Any, until: Sequence[str]) -> None:
         self._tokenizer = tokenizer
-        self._until = until
         # As lm-eval: two tokens more than the string takes, for it may be spelt in other tokens.
-        self._look_back = 2 + max((len(tokenizer.encode(stop, add_special_tokens=False)) for stop in until), default=0)
+        self._look_back = {stop: 2 + len(tokenizer.encode(stop, add_special_tokens=False)) for stop in until}
         self._last = {stop[-1] for stop in until}
         self._may_end: dict[int, bool] = {}
 
     def met(self, generated: Sequence[int]) -> bool:
         """Whether the last tokens of a text spell a stop string."""
-        if not self._until or not generated or not self._ends_one(generated[-1]):
+        if not self._look_back or not generated or not self._ends_one(generated[-1]):
             return False
-        text = self._tokenizer.decode(list(generated[-self._look_back :]))
-        return any(stop in text for stop in self._until)
+        tails = {count: self._tokenizer.decode(list(generated[-count:])) for count in set(self._look_back.values())}
+        return any(stop in tails[count] for stop, count in self._look_back.items())
 
     def _ends_one(self, token: int) -> bool:
         """Whether a text that ends with this token can end with a stop string; decoding every tail would take longer.

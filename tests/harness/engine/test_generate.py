@@ -5,14 +5,18 @@ from __future__ import annotations
 import random
 from collections import Counter
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 import torch
+import transformers as tf
 from scipy import stats
 
 from phibench.adapters.spec import VariantSpec
-from phibench.harness.engine import decoding, generate, support
+from phibench.errors import UserError
+from phibench.harness.engine import decoding, support
 from phibench.harness.engine.attention import Way
 from phibench.harness.engine.cache import KeyValueCache, LayerSize, StepShape
 from phibench.harness.engine.decoding import Decoder
@@ -24,12 +28,13 @@ from phibench.harness.engine.scoring import TreeEngine
 from phibench.harness.engine.shape import Scores
 from phibench.harness.engine.stops import StopStrings
 from phibench.harness.engine.support import why_not_decode
-from support.families import SERVED, make
+from support.families import COMMON, SERVED, make
 from support.models import EOS_ID, factory, load, lora, save_adapter, save_base, tiny_model, tiny_tokenizer
 
 MODEL = tiny_model("llama")
 TOKENIZER = tiny_tokenizer()
 TOKENIZER.pad_token = TOKENIZER.eos_token
+OURS = "packed, over a cache of our own"
 MASKED = Way(kernels=False, fused=True)
 
 
@@ -99,8 +104,9 @@ def test_rows_leave_and_join(budget: int, places: int, monkeypatch: pytest.Monke
     """Few rows, few places, small forwards: what is generated stays the same."""
     asked = prompts(20, seed=3)
     expected = [one_by_one(MODEL, prompt, {7, 9, 11}) for prompt in asked]
-    monkeypatch.setitem(generate.MOST_ROWS, "cpu", 4)
-    monkeypatch.setattr(generate, "_HOST_TOKENS", places)
+    monkeypatch.setattr(decoding, "_MOST_WITHOUT_KERNELS", 4)
+    each = 2 * 4 * 32 * 4  # bytes of a token: two layers, four heads, keys and values of 16, float32
+    monkeypatch.setattr(psutil, "virtual_memory", lambda: SimpleNamespace(available=2 * places * each))
     widths: list[int] = []
     step = Decoder.step
     monkeypatch.setattr(
@@ -155,6 +161,40 @@ def test_running_out_of_memory_halves_the_budget_and_loses_nothing(monkeypatch: 
     assert [found[i] for i in range(len(asked))] == [one_by_one(MODEL, prompt) for prompt in asked]
 
 
+@pytest.mark.parametrize("sampled", [False, True])
+def test_running_out_of_memory_in_a_step_goes_on_with_fewer_rows(
+    sampled: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    settings = {"until": [], "max_gen_toks": 8, "do_sample": sampled, "temperature": float(sampled)}
+    requests = [(text, settings, seed) for seed, text in enumerate(("one", "two three", "four", "five", "six"))]
+    expected = dict(TreeEngine(MODEL, TOKENIZER, max_length=128).generate(requests))
+    step = Decoder.step
+
+    def few_only(self: Decoder, tokens: torch.Tensor, *rest: Any) -> torch.Tensor:
+        if len(tokens) > 3:
+            raise torch.OutOfMemoryError
+        return step(self, tokens, *rest)
+
+    monkeypatch.setattr(Decoder, "step", few_only)
+    engine = TreeEngine(MODEL, TOKENIZER, max_length=128)
+    assert dict(engine.generate(requests)) == expected
+    assert engine.texts_by() == OURS
+
+
+def test_a_device_without_room_for_one_row_loses_no_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    requests = [(text, {"until": [], "max_gen_toks": 8}, 0) for text in ("one", "two three", "four")]
+    engine = TreeEngine(MODEL, TOKENIZER, max_length=128)
+    list(engine.generate(requests[:1]))
+
+    def never(*_: Any) -> torch.Tensor:
+        raise torch.OutOfMemoryError
+
+    monkeypatch.setattr(Decoder, "step", never)
+    expected = dict(PlainEngine(MODEL, TOKENIZER, max_length=128).generate(requests))
+    assert dict(engine.generate(requests)) == expected
+    assert engine.texts_by() == "packed, over a cache of our own; 3 of 4 plain: OutOfMemoryError"
+
+
 # ---- the engine: stop strings, settings, what goes the plain way
 
 
@@ -179,7 +219,7 @@ def test_stop_strings_cut_where_they_cut_the_plain_way(seed: int) -> None:
         cuts = [whole[a : a + draw.randint(1, 4)] for a in (draw.randrange(max(1, len(whole))) for _ in range(2))]
         requests.append((text, {"until": [*(cut for cut in cuts if cut), "never there"], "max_gen_toks": 24}, 0))
     engine, found, expected = both(requests)
-    assert engine.not_decoded is None
+    assert engine.texts_by() == OURS
     assert found == expected
     assert any(response.stop == "stop_string" for response in found)
 
@@ -221,8 +261,40 @@ def test_settings(settings: dict[str, Any], says: str | None) -> None:
     requests = [(text, {"until": [], "max_gen_toks": 9, **settings}, 0) for text in ("one", "two three", "four")]
     engine, found, expected = both(requests)
     assert found == expected
-    assert (engine.not_decoded is None) == (says is None)
-    assert says is None or says in str(engine.not_decoded)
+    assert (engine.texts_by() == OURS) == (says is None)
+    assert says is None or says in str(engine.texts_by())
+
+
+@pytest.mark.parametrize("settings", [{"max_gen_toks": 0}, {"max_length": 40}])
+def test_settings_that_ask_for_no_text_are_the_users_to_mend(settings: dict[str, Any]) -> None:
+    with pytest.raises(UserError, match=r"max_gen_toks|max_length"):
+        both([("one", {"until": [], **settings}, 0)])
+
+
+def test_how_a_model_is_to_be_run_is_no_setting_of_its_texts() -> None:
+    """As Gemma's own files have it."""
+    own = {"cache_implementation": "hybrid", "use_cache": True, "eos_token_id": [1, 107]}
+    assert Choice(own, {}).unsupported is None
+
+
+def test_prompts_beyond_what_rotary_angles_were_made_for_are_counted() -> None:
+    config = {**COMMON, "max_position_embeddings": 32}
+    model = make(tf.LlamaConfig(**config, rope_parameters={"rope_type": "dynamic", "factor": 4.0, "rope_theta": 1e4}))
+    engine = TreeEngine(model, TOKENIZER, max_length=128)
+    list(engine.generate([(text, {"until": [], "max_gen_toks": 4}, 0) for text in ("one", "x" * 50)]))
+    assert "1 of 2 plain: no tokens in the prompt, or more than" in str(engine.texts_by())
+
+
+def test_passes_do_not_overlap() -> None:
+    engine = TreeEngine(MODEL, TOKENIZER, max_length=128)
+    own = MODEL.config._attn_implementation
+    requests = [(text, {"until": [], "max_gen_toks": n + 1}, 0) for n, text in enumerate(("one", "two", "three"))]
+    first = engine.generate(requests)
+    next(first)
+    with pytest.raises(RuntimeError, match="in a pass already"):
+        list(TreeEngine(MODEL, TOKENIZER, max_length=128).generate(requests))
+    first.close()
+    assert MODEL.config._attn_implementation == own
 
 
 def test_the_models_own_settings_count_as_they_do_for_generate() -> None:
@@ -233,7 +305,7 @@ def test_the_models_own_settings_count_as_they_do_for_generate() -> None:
         engine, found, expected = both(requests)
     finally:
         MODEL.generation_config.repetition_penalty = None
-    assert engine.not_decoded is None
+    assert engine.texts_by() == OURS
     assert found == expected != before
 
 
@@ -271,7 +343,7 @@ def test_a_sampled_text_is_its_seeds_alone() -> None:
     requests = [(text, settings, seed) for text in ("one", "two three", "four") for seed in (1, 2)]
     engine = TreeEngine(MODEL, TOKENIZER, max_length=128, batch_tokens=200)
     found = {requests[i][::2]: r.text for i, r in engine.generate(requests)}
-    assert engine.not_decoded is None
+    assert engine.texts_by() == OURS
     mixed = random.Random(0).sample(requests, len(requests))
     small = TreeEngine(MODEL, TOKENIZER, max_length=128, batch_tokens=1)
     assert {mixed[i][::2]: r.text for i, r in small.generate(mixed)} == found
@@ -308,7 +380,7 @@ def test_a_model_that_does_not_see_its_cache_is_found_out(monkeypatch: pytest.Mo
     monkeypatch.setattr(StepShape, "attend", forgetful)
     assert "off by" in str(why_not_decode(MODEL, MASKED))
     engine, found, expected = both([("one", {"until": [], "max_gen_toks": 9}, 0)])
-    assert "off by" in str(engine.not_decoded)
+    assert "off by" in str(engine.texts_by())
     assert found == expected
 
 
@@ -355,4 +427,4 @@ def test_the_cached_kernel(heads: int, key_heads: int, width: int, window: int |
 
 def test_sizes_of_graphs_reach_the_most_rows() -> None:
     assert list(decoding._SIZES) == sorted(decoding._SIZES)
-    assert decoding.MOST_ROWS["cuda"] == decoding._SIZES[-1]
+    assert decoding._SIZES[-1] == decoding.MOST_ROWS
