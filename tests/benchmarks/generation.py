@@ -23,10 +23,7 @@ from typing import Any
 import torch
 from transformers import StoppingCriteria, StoppingCriteriaList
 
-from phibench.adapters.adapter_files import read_adapter
-from phibench.adapters.base import LoadedBase, clone_to, load_base
 from phibench.adapters.quantize import dequantize_once
-from phibench.adapters.spec import VariantSpec
 from phibench.adapters.variants import VariantFactory
 from phibench.harness.engine.attention import Way
 from phibench.harness.engine.budget import token_budget
@@ -36,16 +33,8 @@ from phibench.harness.engine.prompts import Prompt, read_prompts
 from phibench.harness.engine.sampling import Choice
 from phibench.harness.engine.support import find_way
 from phibench.harness.environment import choose_device, hardware, versions
-from phibench.harness.suite import Suite
 from phibench.harness.tasks import Prompting, build, load_tasks
-from shapes import phi_2, save_lora
-
-FORMS = {
-    "base": VariantSpec(name="base"),
-    "adapter": VariantSpec(name="adapter", adapter="lora"),
-    "base-nf4": VariantSpec(name="base-nf4", quantization="nf4"),
-    "adapter-nf4": VariantSpec(name="adapter-nf4", adapter="lora", quantization="nf4"),
-}
+from shapes import FORMS, base_of, factory_of, suite_of
 
 
 def arguments() -> argparse.Namespace:
@@ -72,27 +61,13 @@ def main() -> None:
     device = choose_device(args.device)
     if args.memory_fraction:
         torch.cuda.set_per_process_memory_fraction(args.memory_fraction)
-    suite = Suite.model_validate(
-        {
-            "name": "benchmark",
-            "base": {"model": args.model, "dtype": args.dtype},
-            "quantizations": {
-                "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
-            },
-            "variants": [{"name": "base"}],
-            "tasks": [{"name": args.task}],
-        }
-    )
+    suite = suite_of(args.model, args.dtype, [{"name": args.task}])
     prompting = Prompting(chat_template=None, system_instruction=None, fewshot_as_multiturn=False, key="plain")
     [loaded] = load_tasks(suite, suite.tasks)
     texts = list(dict.fromkeys(request.args[0] for request in build(suite, loaded, prompting, None).requests))
-    base = _phi_2(suite, args.tokenizer) if args.shape else load_base(suite.base, offline=True)
+    base = base_of(suite, args.shape, args.tokenizer)
     with tempfile.TemporaryDirectory() as folder:
-        adapters = {}
-        if any(form.startswith("adapter") for form in args.forms):
-            save_lora(clone_to(base.model, device), Path(folder))
-            adapters["lora"] = read_adapter("lora", Path(folder), "random")
-        factory = VariantFactory(base, suite.quantizations, adapters, device)
+        factory = factory_of(suite, base, Path(folder), device)
         found = [_form(name, factory, texts[: args.limit], args, device) for name in args.forms]
     for form in found:
         form["times_the_first_form"] = round(form["seconds"] / found[0]["seconds"], 3)
@@ -230,16 +205,6 @@ def _peer(variant: Any, prompts: Sequence[Prompt], size: int) -> tuple[float, di
 def _wait(device: torch.device) -> None:
     if device.type == "cuda":
         torch.cuda.synchronize()
-
-
-def _phi_2(suite: Suite, tokenizer: str) -> LoadedBase:
-    from transformers import AutoTokenizer
-
-    model = phi_2(getattr(torch, suite.base.dtype)).to("cpu")
-    model.requires_grad_(False)
-    tokens = AutoTokenizer.from_pretrained(tokenizer)
-    tokens.pad_token = tokens.pad_token or tokens.eos_token
-    return LoadedBase(suite.base, tokenizer, None, model, tokens)
 
 
 def _copy_rate(device: torch.device) -> float | None:

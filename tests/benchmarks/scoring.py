@@ -22,10 +22,7 @@ from typing import Any
 import torch
 from lm_eval.models.huggingface import HFLM
 
-from phibench.adapters.adapter_files import read_adapter
-from phibench.adapters.base import LoadedBase, clone_to, load_base
 from phibench.adapters.quantize import dequantize_once
-from phibench.adapters.spec import VariantSpec
 from phibench.adapters.variants import Variant, VariantFactory
 from phibench.harness.engine.attention import Way
 from phibench.harness.engine.budget import token_budget
@@ -37,15 +34,9 @@ from phibench.harness.engine.tree import Plan
 from phibench.harness.environment import choose_device, hardware, versions
 from phibench.harness.suite import Suite
 from phibench.harness.tasks import Prompting, build, load_tasks
-from shapes import phi_2, save_lora
+from shapes import FORMS, base_of, factory_of, suite_of
 
 TASKS = ["arc_easy", "arc_challenge", "hellaswag", "piqa", "winogrande"]
-FORMS = {
-    "base": VariantSpec(name="base"),
-    "base-nf4": VariantSpec(name="base-nf4", quantization="nf4"),
-    "adapter": VariantSpec(name="adapter", adapter="lora"),
-    "adapter-nf4": VariantSpec(name="adapter-nf4", adapter="lora", quantization="nf4"),
-}
 
 
 def arguments() -> argparse.Namespace:
@@ -76,9 +67,9 @@ def main() -> None:
     prompting = Prompting(chat_template=None, system_instruction=None, fewshot_as_multiturn=False, key="plain")
     tasks = [build(suite, loaded, prompting, args.limit) for loaded in load_tasks(suite, suite.tasks)]
     texts = [tuple(request.args) for task in tasks for request in task.requests]
-    base = _phi_2(suite, args.tokenizer) if args.shape else load_base(suite.base, offline=True)
+    base = base_of(suite, args.shape, args.tokenizer)
     with tempfile.TemporaryDirectory() as folder:
-        factory = _factory(suite, base, Path(folder), device)
+        factory = factory_of(suite, base, Path(folder), device)
         found = [_form(name, factory, texts, args, device) for name in args.forms]
     first = found[0]["tree_s"]
     for form in found:
@@ -186,30 +177,7 @@ def _timed(work: Any, device: torch.device) -> tuple[float, Any]:
 def _suite(args: argparse.Namespace) -> Suite:
     fixed = {"num_fewshot": args.num_fewshot, "override": {"fewshot_config": {"sampler": "first_n"}}}
     tasks = [{"name": task, **(fixed if args.num_fewshot else {})} for task in args.tasks]
-    return Suite.model_validate(
-        {
-            "name": "benchmark",
-            "base": {"model": args.model, "dtype": args.dtype},
-            "quantizations": {
-                "nf4": {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
-            },
-            "variants": [{"name": "base"}],
-            "tasks": tasks,
-        }
-    )
-
-
-def _phi_2(suite: Suite, tokenizer: str) -> LoadedBase:
-    from transformers import AutoTokenizer
-
-    model = phi_2(getattr(torch, suite.base.dtype)).to("cpu")
-    model.requires_grad_(False)
-    return LoadedBase(suite.base, tokenizer, None, model, AutoTokenizer.from_pretrained(tokenizer))
-
-
-def _factory(suite: Suite, base: LoadedBase, folder: Path, device: torch.device) -> VariantFactory:
-    save_lora(clone_to(base.model, device), folder)
-    return VariantFactory(base, suite.quantizations, {"lora": read_adapter("lora", folder, "random")}, device)
+    return suite_of(args.model, args.dtype, tasks)
 
 
 def _matmul(device: torch.device, dtype: torch.dtype) -> float | None:

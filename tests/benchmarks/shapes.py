@@ -1,4 +1,4 @@
-"""What the benchmarks run where no real weights are at hand: Phi-2's shape, and a LoRA, with random weights."""
+"""What the benchmarks have in common: forms, and where no real weights are at hand Phi-2's shape and a random LoRA."""
 
 from __future__ import annotations
 
@@ -6,6 +6,52 @@ from pathlib import Path
 from typing import Any
 
 import torch
+
+from phibench.adapters.adapter_files import read_adapter
+from phibench.adapters.base import LoadedBase, clone_to, load_base
+from phibench.adapters.spec import VariantSpec
+from phibench.adapters.variants import VariantFactory
+from phibench.harness.suite import Suite
+
+FORMS = {
+    "base": VariantSpec(name="base"),
+    "base-nf4": VariantSpec(name="base-nf4", quantization="nf4"),
+    "adapter": VariantSpec(name="adapter", adapter="lora"),
+    "adapter-nf4": VariantSpec(name="adapter-nf4", adapter="lora", quantization="nf4"),
+}
+
+
+def suite_of(model: str, dtype: str, tasks: list[dict[str, Any]]) -> Suite:
+    """A suite with NF4 in double quantisation."""
+    nf4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+    return Suite.model_validate(
+        {
+            "name": "benchmark",
+            "base": {"model": model, "dtype": dtype},
+            "quantizations": {"nf4": nf4},
+            "variants": [{"name": "base"}],
+            "tasks": tasks,
+        }
+    )
+
+
+def base_of(suite: Suite, shape: str | None, tokenizer: str) -> LoadedBase:
+    """The suite's base, or Phi-2's shape with the tokenizer of a folder."""
+    if not shape:
+        return load_base(suite.base, offline=True)
+    from transformers import AutoTokenizer
+
+    model = phi_2(getattr(torch, suite.base.dtype)).to("cpu")
+    model.requires_grad_(False)
+    tokens = AutoTokenizer.from_pretrained(tokenizer)
+    tokens.pad_token = tokens.pad_token or tokens.eos_token
+    return LoadedBase(suite.base, tokenizer, None, model, tokens)
+
+
+def factory_of(suite: Suite, base: LoadedBase, folder: Path, device: torch.device) -> VariantFactory:
+    """All forms of a base, with a random adapter that is written to `folder`."""
+    save_lora(clone_to(base.model, device), folder)
+    return VariantFactory(base, suite.quantizations, {"lora": read_adapter("lora", folder, "random")}, device)
 
 
 def phi_2(dtype: torch.dtype) -> Any:
