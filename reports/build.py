@@ -166,11 +166,12 @@ def _costs(run: RunComparison) -> Table:
         )
         rows.append((Cell(line(name(variant.name))), *(Cell(line(text)) for text in shown)))
     caption = "Scoring counts every request's tokens, shared or not, and generation those that were written"
-    caption += "; peak memory is of scoring, where anything is scored"
     if any(variant.real_form for variant in run.manifest.variants):
         caption += "; where 4-bit weights were dequantised once, memory and scoring are those of a forward before it"
     if not str(run.manifest.hardware.get("device", "")).startswith("cuda"):
         caption += "; peak memory is the whole process's, with the base that every variant is copied from"
+    else:
+        caption += "; peak memory is of scoring, where anything is scored"
     return Table(caption, columns, tuple(rows))
 
 
