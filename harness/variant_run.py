@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from functools import cached_property
 
 import torch
 from torch import nn
@@ -76,7 +77,7 @@ class VariantRun:
         if device.type == "cuda":
             self.engine.warm_up(generating=self._generates)
 
-    @property
+    @cached_property
     def _generates(self) -> bool:
         return any(r.request_type == "generate_until" for built in self.waiting for r in built.requests)
 

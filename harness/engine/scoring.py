@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Callable, Generator, Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -43,7 +44,6 @@ class TreeEngine(PlainEngine):
 
     fallback: str | None = None
     way: Way | None = None  # as :func:`find_way` found it; default: whatever the device allows
-    _tried: tuple[str | None] | None = None
     texts: Counter[str | None]  # generated, by why the plain way (None: ours)
     elastic = False  # whether a forward may be longer than `batch_tokens` where a long prefix would be fed too often
 
@@ -80,7 +80,7 @@ class TreeEngine(PlainEngine):
         limit = rope_limit(self.model.config) or self.max_length
         for members in by_options(prompts):
             choice = Choice(self._own_settings(), dict(prompts[members[0]].options))
-            why = self._why_not_decoded()
+            why = self._why_not_decoded
             if choice.unsupported:
                 why = f"{choice.unsupported}, which only transformers' own generate knows"
             # Sequences whose own length changes their rotary angles go the plain way; so does a prompt of no tokens.
@@ -123,10 +123,9 @@ class TreeEngine(PlainEngine):
         """The model's own generation settings, where they say anything."""
         return dict(causal_of(self.model).generation_config.to_diff_dict())
 
+    @cached_property
     def _why_not_decoded(self) -> str | None:
-        if self._tried is None:
-            self._tried = (why_not_decode(self.model, self._way),)
-        return self._tried[0]
+        return why_not_decode(self.model, self._way)
 
     @property
     def _way(self) -> Way:

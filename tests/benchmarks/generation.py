@@ -34,22 +34,15 @@ from phibench.harness.engine.sampling import Choice
 from phibench.harness.engine.support import find_way
 from phibench.harness.environment import choose_device, hardware, versions
 from phibench.harness.tasks import Prompting, build, load_tasks
-from shapes import FORMS, base_of, factory_of, suite_of
+from shapes import FORMS, base_of, factory_of, parser_of, suite_of
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="smollm2-135m", help="what base.model may be")
-    parser.add_argument("--shape", choices=["phi-2"], help="random weights in this shape instead of --model's own")
-    parser.add_argument("--tokenizer", help="with --shape: the folder whose tokenizer is used")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--device", default="auto")
+    parser = parser_of(__doc__)
     parser.add_argument("--task", default="dialogsum")
     parser.add_argument("--limit", type=int, default=24, help="documents; repeated ones are left out")
     parser.add_argument("--new-tokens", type=int, default=48, help="of every text: nothing ends one earlier")
     parser.add_argument("--varied", type=int, nargs=2, help="instead: lengths drawn between these, by a seed")
-    parser.add_argument("--forms", nargs="+", choices=FORMS, default=["base"])
-    parser.add_argument("--peer-batch", type=int, nargs="*", help="batch sizes of the peer; none: do not measure it")
     parser.add_argument("--repeats", type=int, default=2)
     parser.add_argument("--memory-fraction", type=float, help="of the card that this process may take")
     return parser.parse_args()

@@ -34,23 +34,16 @@ from phibench.harness.engine.tree import Plan
 from phibench.harness.environment import choose_device, hardware, versions
 from phibench.harness.suite import Suite
 from phibench.harness.tasks import Prompting, build, load_tasks
-from shapes import FORMS, base_of, factory_of, suite_of
+from shapes import FORMS, base_of, factory_of, parser_of, suite_of
 
 TASKS = ["arc_easy", "arc_challenge", "hellaswag", "piqa", "winogrande"]
 
 
 def arguments() -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--model", default="smollm2-135m", help="what base.model may be")
-    parser.add_argument("--shape", choices=["phi-2"], help="random weights in this shape instead of --model's own")
-    parser.add_argument("--tokenizer", help="with --shape: the folder whose tokenizer is used")
-    parser.add_argument("--dtype", default="float32")
-    parser.add_argument("--device", default="auto")
+    parser = parser_of(__doc__)
     parser.add_argument("--tasks", nargs="+", default=TASKS)
     parser.add_argument("--limit", type=int, help="documents of each task")
     parser.add_argument("--num-fewshot", type=int, default=0, help="examples before each question, the same for all")
-    parser.add_argument("--forms", nargs="+", choices=FORMS, default=["base"])
-    parser.add_argument("--peer-batch", type=int, nargs="*", help="batch sizes of the peer; none: do not measure it")
     parser.add_argument("--reference", type=int, help="compare this many requests with a float32 copy of the base")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch-tokens", type=int)

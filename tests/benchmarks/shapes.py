@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +20,19 @@ FORMS = {
     "adapter": VariantSpec(name="adapter", adapter="lora"),
     "adapter-nf4": VariantSpec(name="adapter-nf4", adapter="lora", quantization="nf4"),
 }
+
+
+def parser_of(about: str | None) -> argparse.ArgumentParser:
+    """What every benchmark of one process is told: the model, its forms, the peer."""
+    parser = argparse.ArgumentParser(description=about, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--model", default="smollm2-135m", help="what base.model may be")
+    parser.add_argument("--shape", choices=["phi-2"], help="random weights in this shape instead of --model's own")
+    parser.add_argument("--tokenizer", help="with --shape: the folder whose tokenizer is used")
+    parser.add_argument("--dtype", default="float32")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--forms", nargs="+", choices=FORMS, default=["base"])
+    parser.add_argument("--peer-batch", type=int, nargs="*", help="batch sizes of the peer; none: do not measure it")
+    return parser
 
 
 def suite_of(model: str, dtype: str, tasks: list[dict[str, Any]]) -> Suite:
