@@ -184,3 +184,4 @@ class VariantRun:
         if self._generates:
             ours = isinstance(self.engine, TreeEngine)
             self.info.generation = self.engine.texts_by() if ours else f"plain: {self._way}"
+            _log.info("%s: texts %s", self.info.name, self.info.generation)

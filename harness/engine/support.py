@@ -96,7 +96,8 @@ def why_not_decode(model: Any, way: Way) -> str | None:
             for place in (10, 11):
                 tokens = _row(texts[order, place], found[0])[0]
                 at = torch.full_like(tokens, place)
-                found.append(decoder.step(tokens, at, torch.tensor(starts, device=at.device)))
+                logits = decoder.step(tokens, at, torch.tensor(starts, device=at.device))
+                found.append(logits.clone())  # recorded steps all answer in one place
     except Exception as error:  # whatever a model does that was not made for this
         return f"cached steps do not go through it: {' '.join(str(error).split())[:200] or type(error).__name__}"
     off, wrong = 0.0, 0.0

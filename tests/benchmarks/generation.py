@@ -31,7 +31,7 @@ from phibench.harness.engine.decoding import Decoder
 from phibench.harness.engine.generate import Generation
 from phibench.harness.engine.prompts import Prompt, read_prompts
 from phibench.harness.engine.sampling import Choice
-from phibench.harness.engine.support import find_way
+from phibench.harness.engine.support import find_way, why_not_decode
 from phibench.harness.environment import choose_device, hardware, versions
 from phibench.harness.tasks import Prompting, build, load_tasks
 from shapes import FORMS, base_of, factory_of, parser_of, suite_of
@@ -81,6 +81,10 @@ def _form(
     way = find_way(variant.model)
     if not isinstance(way, Way):
         raise SystemExit(way)
+    if args.masked:
+        way = Way(kernels=False, fused=True)
+    if why := why_not_decode(variant.model, way):
+        raise SystemExit(why)
     _ours(variant, way, prompts[:3], device)
     if device.type == "cuda":
         torch.cuda.reset_peak_memory_stats()

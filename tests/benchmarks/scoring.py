@@ -47,7 +47,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--reference", type=int, help="compare this many requests with a float32 copy of the base")
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--batch-tokens", type=int)
-    parser.add_argument("--masked", action="store_true", help="masked attention on CUDA too: what a T4 gets")
     parser.add_argument("--profile", type=Path, help="write a table of the device's kernels there")
     return parser.parse_args()
 

@@ -32,6 +32,7 @@ def parser_of(about: str | None) -> argparse.ArgumentParser:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--forms", nargs="+", choices=FORMS, default=["base"])
     parser.add_argument("--peer-batch", type=int, nargs="*", help="batch sizes of the peer; none: do not measure it")
+    parser.add_argument("--masked", action="store_true", help="masked attention on CUDA too: what a T4 gets")
     return parser
 
 

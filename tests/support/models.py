@@ -135,11 +135,15 @@ def save_adapter(
 
 
 def factory(
-    base: LoadedBase, *, quantizations: Mapping[str, QuantizationSpec] = QUANTIZATIONS, **adapters: Path
+    base: LoadedBase,
+    *,
+    quantizations: Mapping[str, QuantizationSpec] = QUANTIZATIONS,
+    device: torch.device = CPU,
+    **adapters: Path,
 ) -> VariantFactory:
     """A factory over adapters found in folders."""
     found = {name: read_adapter(name, folder, str(folder)) for name, folder in adapters.items()}
-    return VariantFactory(base, quantizations, found, CPU)
+    return VariantFactory(base, quantizations, found, device)
 
 
 # ---- looking at models

@@ -384,6 +384,16 @@ def test_a_model_that_does_not_see_its_cache_is_found_out(monkeypatch: pytest.Mo
     assert found == expected
 
 
+def test_a_model_whose_steps_answer_in_one_place_is_not_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    step, place = Decoder.step, torch.empty(3, COMMON["vocab_size"])
+
+    def recorded(self: Decoder, *inputs: torch.Tensor) -> torch.Tensor:
+        return place.copy_(step(self, *inputs))
+
+    monkeypatch.setattr(support.Decoder, "step", recorded)
+    assert why_not_decode(MODEL, MASKED) is None
+
+
 def test_a_failing_step_is_a_reason_and_the_model_is_its_own_again(monkeypatch: pytest.MonkeyPatch) -> None:
     before = MODEL.config._attn_implementation
 
