@@ -254,9 +254,10 @@ def _quieten(*, offline: bool) -> None:
         "DATASETS_VERBOSITY": "error",
         "TRANSFORMERS_NO_ADVISORY_WARNINGS": "1",
         "BITSANDBYTES_NOWELCOME": "1",
-        # Waiting threads sleep: where other work shares the cores, spinning ones make each step wait for a time slice
-        # (generation here: 75 s spinning, 7 s sleeping, with one other busy process on two cores).
+        # Waiting threads soon sleep: where other work shares the cores, spinning ones make each step wait for a time
+        # slice (docs/performance.md). GNU's OpenMP spins for a few microseconds before it does.
         "OMP_WAIT_POLICY": "PASSIVE",
+        "GOMP_SPINCOUNT": "3000",
     }.items():
         os.environ.setdefault(name, value)
     if offline:

@@ -17,6 +17,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -77,7 +78,8 @@ def _form(
     draw = random.Random(0)
     lengths = [draw.randint(*args.varied) if args.varied else args.new_tokens for _ in texts]
     asked = [(text, {"until": [], "max_gen_toks": n}, 0) for text, n in zip(texts, lengths, strict=True)]
-    prompts = read_prompts(asked, variant.tokenizer, 2048)
+    # The end-of-text token, which is a stop string too, ends none either: the peer is told the same.
+    prompts = [replace(prompt, until=()) for prompt in read_prompts(asked, variant.tokenizer, 2048)]
     way = find_way(variant.model)
     if not isinstance(way, Way):
         raise SystemExit(way)

