@@ -7,11 +7,13 @@ has the higher reward.
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
 from trl import DPOTrainer
+from trl.trainer.utils import use_adapter
 
 from .watch import Measured
 
@@ -55,14 +57,15 @@ class PreferenceTrainer(Measured, DPOTrainer):
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
         return metrics
 
-    def _as_reference(self) -> Any:
-        """A context whose value is the reference model."""
+    @contextmanager
+    def _as_reference(self) -> Iterator[Any]:
+        """The reference model, for as long as the context lasts."""
         if self.ref_model is not None:
-            return nullcontext(self.ref_model)
-        from trl.trainer.utils import use_adapter
-
+            yield self.ref_model
+            return
         own = self.accelerator.unwrap_model(self.model)
-        return use_adapter(own, adapter_name="ref" if "ref" in own.peft_config else None)
+        with use_adapter(own, adapter_name="ref" if "ref" in own.peft_config else None):
+            yield own
 
 
 def _log_probs(model: Any, inputs: dict[str, Any]) -> torch.Tensor:

@@ -15,6 +15,7 @@ from .formats import FORMATS, PAIRS
 from .spec import BaseSpec, Name, QuantizationSpec, Spec, broken_rule
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
+DATA = Path(__file__).resolve().parent.parent / "suites" / "data"
 _MOST_PARENTS = 8
 
 Reference = Literal["model", "adapters_off", "frozen_adapter"]
@@ -128,11 +129,27 @@ def read_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
     for setting in settings:
         _set(table, setting)
     try:
-        return Recipe.model_validate(table)
+        recipe = Recipe.model_validate(table)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
         raise UserError(broken_rule([first]), where=f"{path}: {key}" if key else str(path)) from None
+    for rows in (recipe.data.train, recipe.data.eval):
+        if rows is not None and rows.file is not None:
+            data_file(rows.file, path)
+    return recipe
+
+
+def data_file(name: str, recipe: Path) -> Path:
+    """A recipe's file of rows: beside the recipe, or among phibench's embedded data.
+
+    Raises:
+        UserError: when it is missing.
+    """
+    for folder in (recipe.parent, DATA):
+        if (file := folder / name).is_file():
+            return file
+    raise UserError(f"there is no data file {name}", where=f"{recipe}: data")
 
 
 def _read(path: Path, parents: int = 0) -> dict[str, Any]:

@@ -10,9 +10,7 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import sha256_file, sha256_json
-from .recipe import Recipe, RowsSpec
-
-DATA = Path(__file__).resolve().parent.parent / "suites" / "data"
+from .recipe import Recipe, RowsSpec, data_file
 
 
 @dataclass(frozen=True)
@@ -22,22 +20,6 @@ class Rows:
     source: str
     sha256: str  # of the file, or of the rows themselves
     rows: list[tuple[str, Mapping[str, Any]]]
-
-
-def data_file(spec: RowsSpec, recipe: Path) -> Path:
-    """The file of rows that stand in one.
-
-    Args:
-        spec: where they are, with `file`.
-        recipe: the recipe's own file.
-
-    Raises:
-        UserError: when it is missing.
-    """
-    for folder in (recipe.parent, DATA):
-        if spec.file is not None and (file := folder / spec.file).is_file():
-            return file
-    raise UserError(f"there is no data file {spec.file}", where=f"{recipe}: data")
 
 
 def read_data(recipe: Recipe, path: Path, *, seed: int, offline: bool = False) -> tuple[Rows, Rows | None]:
@@ -67,7 +49,7 @@ def read_rows(spec: RowsSpec, recipe: Path, *, offline: bool = False) -> Rows:
         UserError: for data that is missing, broken or empty.
     """
     if spec.file is not None:
-        file = data_file(spec, recipe)
+        file = data_file(spec.file, recipe)
         found = Rows(spec.file, sha256_file(file), list(_lines(file)))
     else:
         found = _dataset(spec, offline=offline)

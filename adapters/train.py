@@ -194,7 +194,10 @@ def _train_into(folder: Path, job: Job, parts: dict[str, str], on_step: Told) ->
             _log.warning("%s: %d of %d rows %s", recipe.name, len(names), len(job.rows.rows), what)
     checkpoint = last_checkpoint(job.scratch / "trainer")
     before = _earlier_seconds(job.scratch)
+    if checkpoint is not None:
+        trainer.args.eval_on_start = False  # it was evaluated at the start
     try:
+        trainer.start_clock()
         with made.refused():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except KeyboardInterrupt:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
+import traceback
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -22,6 +23,8 @@ from .quantize import copy_of
 from .recipe import Recipe
 from .rows import Rows
 from .watch import Step, Watch
+
+_OURS = {Path(__file__).with_name(f"{name}.py") for name in ("sft", "dpo", "watch")}
 
 
 @dataclass(frozen=True)
@@ -230,7 +233,9 @@ def _trainer(job: Job, config: Any, tokenizer: Any, train: Encoded, held_out: En
 
         if recipe.reference == "model":
             reference: Any = copy_of(job.base, recipe.quantization, job.device)
-            options["ref_model"] = _started(reference, job.start, trainable=False) if job.start else reference
+            if job.start is not None:  # trl patches the transformers model, in which peft has put the adapter's layers
+                reference = _started(reference, job.start, trainable=False).get_base_model()
+            options["ref_model"] = reference
     else:
         from .sft import CompletionTrainer as Trainer
     return Trainer(
@@ -275,8 +280,11 @@ def reference_hash(trainer: Any) -> str:
 
 @contextmanager
 def _refused(recipe: Recipe) -> Iterator[None]:
+    """Take the libraries' complaints for the recipe's mistakes, but not what goes wrong in our own trainers."""
     try:
         yield
     except (TypeError, ValueError) as error:
+        if {Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)} & _OURS:
+            raise
         text = " ".join(str(error).split())[:300]
         raise UserError(f"the libraries refuse its settings: {text}", where=f"recipe {recipe.name}") from error

@@ -52,10 +52,9 @@ class Measured:
             logs["memory_bytes"] = torch.cuda.max_memory_allocated() if cuda else psutil.Process().memory_info().rss
         super().log(logs, start_time)  # type: ignore[misc]
 
-    def train(self, *args: Any, **options: Any) -> Any:
-        """Train; the clock starts here."""
+    def start_clock(self) -> None:
+        """Let the first entry count from now."""
         self._since = (time.perf_counter(), 0)
-        return super().train(*args, **options)  # type: ignore[misc]
 
 
 class Watch(TrainerCallback):
