@@ -26,7 +26,7 @@ COMMON = 5  # ... and in more than this many of them, is part of a template
 # Chinese and Japanese are written without spaces: each character counts as a word.
 _UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
-_ASCII_WORD = re.compile(r"[a-z0-9]+")
+_ASCII = {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}
 _INVISIBLE = dict.fromkeys([0xAD, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF])  # soft hyphens, joiners and the like
 
 Numbers: TypeAlias = NDArray[np.int64]
@@ -36,7 +36,7 @@ Flags: TypeAlias = NDArray[np.bool_]
 def normalised_words(text: str) -> list[str]:
     """The words of a text, without case, punctuation, white space, and differences that Unicode calls compatible."""
     if text.isascii():
-        return _ASCII_WORD.findall(text.lower())
+        return text.translate(_ASCII).split()
     return _WORD.findall(unicodedata.normalize("NFKC", text.translate(_INVISIBLE)).casefold())
 
 
@@ -126,28 +126,34 @@ class _Training:
 
     def __init__(self, corpus: _Corpus, rows: int) -> None:
         self._corpus = corpus
-        self._rows = rows
-        self._room = corpus.room[: corpus.bounds[rows]]
-        self._sorted: dict[int, Numbers] = {}
+        self._bounds = corpus.bounds[: rows + 1]
+        self._room = corpus.room[: self._bounds[-1]]
+        self._runs: dict[int, tuple[Numbers, Numbers]] = {}
 
     def has(self, keys: Numbers, length: int) -> Flags:
         """Which keys are those of a run in any row."""
-        if length not in self._sorted:
-            self._sorted[length] = np.unique(self._corpus.keys(self.places(length), length))
-        known = self._sorted[length]
-        if not len(known):
-            return np.zeros(len(keys), dtype=np.bool_)
-        return known[np.minimum(np.searchsorted(known, keys), len(known) - 1)] == keys
+        return _among(keys, self._sorted(length)[0])
 
-    def places(self, length: int) -> Numbers:
-        """Where runs of so many words begin."""
-        return np.flatnonzero(self._room >= length)
+    def places(self, keys: Numbers, length: int) -> Numbers:
+        """Where runs with any of the keys begin."""
+        known, at = self._sorted(length)
+        wanted = _distinct(keys)
+        first = np.searchsorted(known, wanted)
+        counts = np.searchsorted(known, wanted, side="right") - first
+        return at[np.repeat(first - np.cumsum(counts) + counts, counts) + np.arange(counts.sum())]
 
-    def rows_with(self, keys: Numbers, length: int) -> Numbers:
-        """The rows that hold a run with any of the keys."""
-        at = self.places(length)
-        hit = at[np.isin(self._corpus.keys(at, length), keys)]
-        return np.unique(np.searchsorted(self._corpus.bounds[: self._rows + 1], hit, side="right") - 1)
+    def rows_at(self, places: Numbers) -> Numbers:
+        """The row to which each place belongs."""
+        return np.searchsorted(self._bounds, places, side="right") - 1
+
+    def _sorted(self, length: int) -> tuple[Numbers, Numbers]:
+        """The keys of all runs of a length in order, and where each begins."""
+        if length not in self._runs:
+            at = np.flatnonzero(self._room >= length)
+            keys = self._corpus.keys(at, length)
+            order = np.argsort(keys)
+            self._runs[length] = keys[order], at[order]
+        return self._runs[length]
 
 
 class _Task:
@@ -171,28 +177,34 @@ class _Task:
 
     def places(self, length: int) -> Numbers:
         """Where runs of so many words begin that hold no word of a template."""
-        return self._free(np.flatnonzero(self._room >= length) + self._begin, length)
+        return self.free(np.arange(len(self._room)) + self._begin, length)
 
     def whole_texts(self, length: int) -> Numbers:
         """Where texts of just so many words begin that hold no word of a template."""
-        return self._free(self._starts[self._lengths == length], length)
+        return self.free(self._starts[self._lengths == length], length)
 
     def items_at(self, places: Numbers) -> Numbers:
         """The item to which each place belongs."""
         return self._item[places - self._begin]
 
-    def _free(self, at: Numbers, length: int) -> Numbers:
+    def free(self, at: Numbers, length: int) -> Numbers:
+        """Those places from which so many words of one text follow, none of them a template's."""
         here = at - self._begin
-        return at[self._covered[here + length] == self._covered[here]]
+        here = here[self._room[here] >= length]
+        return here[self._covered[here + length] == self._covered[here]] + self._begin
 
     def _template(self, item: Numbers, distinct: int, items: int) -> Flags:
         """Which words lie in a run of FEWEST words that too many distinct items, or all of several, have."""
+        most = max(COMMON, int(SHARE * distinct))
+        most = min(most, distinct - 1) if distinct > 1 else most
         at = np.flatnonzero(self._room >= FEWEST)
-        run = np.unique(self._corpus.keys(at + self._begin, FEWEST), return_inverse=True)[1]
-        having = np.bincount(np.unique(run * max(items, 1) + item[at]) // max(items, 1))  # distinct items with each run
-        shared = (having > max(COMMON, SHARE * distinct)) | ((having == distinct) & (distinct > 1))
+        keys = self._corpus.keys(at + self._begin, FEWEST)
+        ordered = np.sort(keys)
+        often = _among(keys, ordered[most:][ordered[most:] == ordered[: len(ordered) - most]])  # in items or within one
+        at, run = at[often], np.unique(keys[often], return_inverse=True)[1]
+        having = np.bincount(_distinct(run * items + item[at]) // max(items, 1))  # distinct items with each run
+        begins = at[having[run] > most]
         edges = np.zeros(len(self._room) + 1, dtype=np.int64)
-        begins = at[shared[run]]
         edges[begins] += 1
         edges[begins + FEWEST] -= 1
         return np.cumsum(edges)[:-1] > 0
@@ -205,30 +217,38 @@ def _compare(corpus: _Corpus, training: _Training, task: _Task, words: int) -> O
     run: tuple[str, ...] = ()
     for length in range(FEWEST, words + 1):  # texts that are too short for a run are looked for whole
         at = task.places(length) if length == words else task.whole_texts(length)
-        checked.update(task.items_at(at).tolist())
+        checked.update(_distinct(task.items_at(at)).tolist())
         keys = corpus.keys(at, length)
-        hit = training.has(keys, length)
-        if hit.any():
-            items.update(task.items_at(at[hit]).tolist())
-            rows.update(training.rows_with(keys[hit], length).tolist())
-            place, longest = int(at[hit][0]), length
-            if length == words:
-                place, longest = _longest(corpus, training, task, length, place)
+        shared = training.has(keys, length)
+        if shared.any():
+            at = at[shared]
+            places = training.places(keys[shared], length)
+            items.update(_distinct(task.items_at(at)).tolist())
+            rows.update(_distinct(training.rows_at(places)).tolist())
+            place, longest = _longest(corpus, task, at, places, length) if length == words else (int(at[0]), length)
             run = corpus.text(place, longest)
     return Overlap(len(checked), tuple(sorted(items)), tuple(sorted(rows)), run)
 
 
-def _longest(corpus: _Corpus, training: _Training, task: _Task, length: int, place: int) -> tuple[int, int]:
-    """Place and length of the longest run that the task shares with a row, given one that it shares."""
+def _longest(corpus: _Corpus, task: _Task, ours: Numbers, theirs: Numbers, length: int) -> tuple[int, int]:
+    """Place and length of the longest run that a task and a row share, the first of its length.
 
-    def first(length: int) -> int | None:
-        at, rows = task.places(length), training.places(length)
+    Args:
+        corpus: what the places belong to.
+        task: the task.
+        ours: where the task's runs of `length` words begin that some row has, in order.
+        theirs: where the same runs begin in rows.
+        length: of those runs.
+    """
+
+    def first(longer: int) -> int | None:
+        at, rows = task.free(ours, longer), theirs[corpus.room[theirs] >= longer]
         if not len(at) or not len(rows):
             return None
-        hit = at[np.isin(corpus.keys(at, length), corpus.keys(rows, length))]
-        return int(hit[0]) if len(hit) else None
+        shared = at[_among(corpus.keys(at, longer), np.sort(corpus.keys(rows, longer)))]
+        return int(shared[0]) if len(shared) else None
 
-    beyond = 2 * length
+    place, beyond = int(ours[0]), 2 * length
     while (found := first(beyond)) is not None:
         place, length, beyond = found, beyond, 2 * beyond
     while beyond - length > 1:  # a part of a shared run is shared too
@@ -238,3 +258,19 @@ def _longest(corpus: _Corpus, training: _Training, task: _Task, length: int, pla
         else:
             place, length = found, middle
     return place, length
+
+
+def _distinct(numbers: Numbers) -> Numbers:
+    """The numbers in order, each once. numpy's own `unique` takes ten times as long where nothing else is asked."""
+    ordered = np.sort(numbers)
+    return ordered[np.flatnonzero(np.diff(ordered, prepend=-1))]
+
+
+def _among(keys: Numbers, known: Numbers) -> Flags:
+    """Which keys are among the `known`, which are in order; for the same reason not numpy's `isin`."""
+    found = np.zeros(len(keys), dtype=np.bool_)
+    if len(known):
+        order = np.argsort(keys)  # looked up in order, which memory is kind to
+        wanted = keys[order]
+        found[order] = known[np.minimum(np.searchsorted(known, wanted), len(known) - 1)] == wanted
+    return found
