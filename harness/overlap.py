@@ -11,7 +11,7 @@ import re
 import unicodedata
 from array import array
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
@@ -22,9 +22,10 @@ WORDS = 13  # in a row: GPT-3's upper bound
 FEWEST = 8  # words of a text that is looked for whole: GPT-3's lower bound, and PaLM's length
 SHARE = 0.05  # a run of FEWEST words in more than this share of the items, ...
 COMMON = 5  # ... and in more than this many of them, is part of a template
+_AT_ONCE = 10_000_000  # characters of rows that are compared together
 
 # Chinese and Japanese are written without spaces: each character counts as a word.
-_UNSPACED = "\u3040-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
+_UNSPACED = "\u3041-\u3096\u30a1-\u30fa\u30fc-\u30ff\u3400-\u4dbf\u4e00-\u9fff\uf900-\ufaff\U00020000-\U0003ffff"
 _WORD = re.compile(rf"[{_UNSPACED}]|[^\W_{_UNSPACED}]+")
 _ASCII = {code: chr(code).lower() if chr(code).isalnum() else " " for code in range(128)}
 _INVISIBLE = dict.fromkeys([0xAD, 0x200B, 0x200C, 0x200D, 0x2060, 0xFEFF])  # soft hyphens, joiners and the like
@@ -51,7 +52,7 @@ class Overlap:
 
 
 def find_overlaps(
-    rows: Sequence[str], tasks: Sequence[Sequence[Sequence[str]]], *, words: int = WORDS
+    rows: Sequence[str], tasks: Sequence[Sequence[Sequence[str]]], *, words: int = WORDS, at_once: int = _AT_ONCE
 ) -> list[Overlap]:
     """Compare training rows with the items of tasks.
 
@@ -59,6 +60,7 @@ def find_overlaps(
         rows: a text each.
         tasks: the items of each task; an item is its texts.
         words: how many words in a row count as an overlap; no fewer than :data:`FEWEST`.
+        at_once: characters of rows that are compared together, which bounds memory; the result is the same.
 
     Returns:
         An overlap for each task.
@@ -68,15 +70,37 @@ def find_overlaps(
     """
     if words < FEWEST:
         raise ValueError(f"words must be at least {FEWEST}; got {words}")
-    corpus = _Corpus([*rows, *(text for items in tasks for item in items for text in item)])
-    training = _Training(corpus, len(rows))
-    found = []
-    first = len(rows)
-    for items in tasks:
-        task = _Task(corpus, first, items)
-        found.append(_compare(corpus, training, task, words))
-        first = task.end_text
+    found = [Overlap(0)] * len(tasks)
+    for first, part in _parts(rows, at_once):
+        corpus = _Corpus([*part, *(text for items in tasks for item in items for text in item)])
+        training = _Training(corpus, len(part))
+        text = len(part)
+        for number, items in enumerate(tasks):
+            task = _Task(corpus, text, items)
+            found[number] = _joined(found[number], _compare(corpus, training, task, words), first)
+            text = task.end_text
     return found
+
+
+def _parts(rows: Sequence[str], at_once: int) -> Iterator[tuple[int, Sequence[str]]]:
+    """The rows in parts, at least one, each with the position of its first row."""
+    first = held = 0
+    for position, row in enumerate(rows):
+        if held and held + len(row) > at_once:
+            yield first, rows[first:position]
+            first, held = position, 0
+        held += len(row)
+    yield first, rows[first:]
+
+
+def _joined(one: Overlap, other: Overlap, first: int) -> Overlap:
+    """Two parts' overlaps with the same items as one; the rows of the other begin at `first`."""
+    return Overlap(
+        checked=other.checked,
+        items=tuple(sorted({*one.items, *other.items})),
+        rows=one.rows + tuple(first + row for row in other.rows),
+        run=max(one.run, other.run, key=len),
+    )
 
 
 class _Corpus:

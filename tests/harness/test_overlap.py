@@ -60,6 +60,9 @@ def slow_overlap(rows: list[str], items: list[list[str]], words: int) -> Overlap
 
 def agree(rows: list[str], tasks: list[list[list[str]]], words: int) -> list[Overlap]:
     found = find_overlaps(rows, tasks, words=words)
+    for task, whole, parts in zip(tasks, found, find_overlaps(rows, tasks, words=words, at_once=60), strict=True):
+        assert (parts.items, parts.rows, len(parts.run)) == (whole.items, whole.rows, len(whole.run)), task
+        assert parts.checked == whole.checked
     for task, one in zip(tasks, found, strict=True):
         slow = slow_overlap(rows, task, words)
         assert (one.checked, one.items, one.rows, len(one.run)) == (slow.checked, slow.items, slow.rows, len(slow.run))
