@@ -13,7 +13,7 @@ from phibench.harness.tasks import BuiltTask, Prompting, build, load_tasks
 from phibench.suites.tasks.embedded import read_rows
 from phibench.suites.tasks.webglm_qa import prompt as webglm
 
-NAMES = ["mini_arc_easy", "mini_dialogsum", "mini_hellaswag", "mini_piqa", "mini_webglm_qa", "mini_winogrande"]
+NAMES = [f"mini_{name}" for name in "arc_easy arc_challenge dialogsum hellaswag piqa webglm_qa winogrande".split()]
 
 
 @pytest.fixture(scope="module")
