@@ -96,7 +96,7 @@ class Made:
 
 
 def needs_trl(recipe: Recipe) -> None:
-    """Refuse to go on without trl.
+    """Refuse to go on without trl, or without DeepSpeed where the recipe asks for it.
 
     Raises:
         UserError: when it is not installed.
@@ -106,6 +106,8 @@ def needs_trl(recipe: Recipe) -> None:
     missing = sys.modules.get("trl", ...) is None or importlib.util.find_spec("trl") is None
     if missing:
         raise UserError("training needs trl", where=f"recipe {recipe.name}", fix='pip install "phibench[train]"')
+    if "deepspeed" in recipe.training and importlib.util.find_spec("deepspeed") is None:
+        raise UserError("it needs DeepSpeed", where=f"recipe {recipe.name}", fix='pip install "phibench[deepspeed]"')
 
 
 def make_trainer(job: Job, on_step: Callable[[Step], None]) -> Made:

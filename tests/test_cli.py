@@ -26,7 +26,7 @@ name = "base"
 [[tasks]]
 name = "mini_piqa"
 """
-COMMANDS = ("run", "check", "list", "report", "doctor")
+COMMANDS = ("run", "train", "check", "list", "report", "doctor")
 
 
 @dataclass(frozen=True)
@@ -87,9 +87,10 @@ def test_help_tells_every_option_and_the_exit_codes(command: str, phibench: Comm
     assert "2 " in ended.out.split("Exit codes:")[1]
     (info,) = (each for each in cli.app.registered_commands if command in (each.name, each.callback.__name__))
     annotations = info.callback.__annotations__
-    for option in annotations:
-        if option == "return":
+    for parameter in annotations:
+        if parameter == "return":
             continue
+        option = {"settings": "set"}.get(parameter, parameter)
         shown = re.search(rf"(?<!\w)(--)?{option.replace('_', '[-_]')}(?!\w).*?(?=│)", ended.out, re.IGNORECASE)
         assert shown, option
     # No option stands there without a word on what it does.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import signal
 import subprocess
@@ -332,3 +333,12 @@ def test_settings_of_the_environment_that_report_are_not_taken(
     assert made.record["seconds"] <= time.perf_counter() - started + 0.1
     assert "secret" not in (made.folder / RECORD).read_text()
     assert not list(tmp_path.glob("wandb*"))
+
+
+def test_deepspeed_is_asked_for_by_name(base: LoadedBase, tmp_path: Path) -> None:
+    pytest.importorskip("trl")
+    if importlib.util.find_spec("deepspeed") is not None:
+        pytest.skip("DeepSpeed is installed")
+    with pytest.raises(UserError, match="needs DeepSpeed") as caught:
+        trained(write(tmp_path), base, "training.deepspeed={ zero_optimization = { stage = 2 } }")
+    assert "phibench[deepspeed]" in str(caught.value.fix)
