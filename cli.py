@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -22,10 +22,12 @@ if TYPE_CHECKING:
     from .harness.run_folder import RunFolder
     from .harness.suite_file import SuiteFile
 
+_Precision = Literal["float32", "bfloat16", "float16"]
 _EXIT_CODES = (
     "Exit codes: 0 done, 1 a gate failed, 2 a mistake to mend, 3 some cells failed (the rest is there),"
     " 130 interrupted."
 )
+_MAKING = "Exit codes: 0 done, 2 a mistake to mend, such as an adapter of another base, 130 interrupted."
 app = typer.Typer(
     name="phibench",
     no_args_is_help=True,
@@ -223,6 +225,87 @@ def report(
     with disk_errors(run_dir):
         for path in write_reports(run_dir):
             _out.print(str(path), highlight=False, soft_wrap=True)
+
+
+@app.command(epilog=_MAKING)
+def merge(
+    adapter: Annotated[str, typer.Argument(help="An adapter's folder or hub id; or RUN_DIR:VARIANT, a run's variant.")],
+    out: Annotated[Path, typer.Option(help="The folder to make. It appears whole or not at all.")],
+    into: Annotated[
+        Literal["base", "dequantized", "requantized"] | None,
+        typer.Option(
+            help="base: the base in its own precision. dequantized: the quantised base, dequantised, which is what"
+            " QLoRA saw. requantized: as base, then quantised again, which is what a 4-bit server loads."
+            " A run's variant says it itself."
+        ),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="The base: a folder, a hub id or smollm2-135m. Default: the one it names.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="The base's branch, tag or commit on the hub.")] = None,
+    dtype: Annotated[
+        _Precision | None, typer.Option(help="The precision to merge in. Default: the base's own.")
+    ] = None,
+    quantization: Annotated[
+        Literal["nf4", "fp4", "int8"] | None,
+        typer.Option(help="For dequantized and requantized. Default: the one it was trained on, where known, or nf4."),
+    ] = None,
+    double_quant: Annotated[
+        bool | None, typer.Option("--double-quant/--no-double-quant", help="Quantise the 4-bit scales as well, or not.")
+    ] = None,
+    compute_dtype: Annotated[
+        _Precision | None,
+        typer.Option(help="What 4-bit layers compute in, once loaded. Default: the base's precision."),
+    ] = None,
+    device: Annotated[str, typer.Option(help="Where to merge: cpu, cuda, cuda:1, ...")] = "auto",
+    max_shard_size: Annotated[str, typer.Option(help="The largest file of weights, such as 500MB or 5GB.")] = "5GB",
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that the base brings along. Read it first.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Put it in the place of an earlier merged model.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Never ask the hub; use what is on this machine.")] = False,
+) -> None:
+    """Merge an adapter, exactly as a suite's merged variants are made, and save it for plain transformers.
+
+    The folder holds safetensors, the tokenizer, the generation settings, and phibench_merge.json, which says how it was
+    made. Before it is kept, transformers reads it again, and every tensor must come back bit for bit.
+    """
+    from .harness.merging import Said, order_of
+
+    _quieten(offline=offline)
+    asked = Said(
+        into=into,
+        base=base,
+        revision=revision,
+        dtype=dtype,
+        quantization=quantization,
+        double_quant=double_quant,
+        compute_dtype=compute_dtype,
+        trust_remote_code=trust_remote_code,
+    )
+    order, chosen = order_of(adapter, asked, offline=offline)
+    for line in chosen:
+        _out.print(f"chosen for you: {escape(line)}", highlight=False, soft_wrap=True)
+
+    from .adapters.save import save_merged
+    from .harness.environment import choose_device
+    from .harness.progress import RunProgress
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill leaves no half-written folder
+    with RunProgress(_out) as progress:
+
+        def said(what: str) -> Any:
+            return progress.bar(what, None)
+
+        record = save_merged(
+            order, out, choose_device(device), said, shard=max_shard_size, force=force, offline=offline
+        )
+    _out.print(str(out), style="bold", highlight=False, soft_wrap=True)
+    _out.print(
+        f"{record.bytes / 2**20:,.1f} MiB of weights, read again bit for bit; identity {record.identity[:12]}",
+        highlight=False,
+        soft_wrap=True,
+    )
 
 
 @app.command(epilog="Exit codes: 0 all that is needed is here, 2 something is missing.")
