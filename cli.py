@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
@@ -257,7 +258,9 @@ def merge(
         _Precision | None,
         typer.Option(help="What 4-bit layers compute in, once loaded. Default: the base's precision."),
     ] = None,
-    device: Annotated[str, typer.Option(help="Where to merge: cpu, cuda, cuda:1, ...")] = "auto",
+    device: Annotated[
+        str | None, typer.Option(help="Where to merge: cpu, cuda, ... Default: as the run did, or the fastest.")
+    ] = None,
     max_shard_size: Annotated[str, typer.Option(help="The largest file of weights, such as 500MB or 5GB.")] = "5GB",
     trust_remote_code: Annotated[
         bool, typer.Option("--trust-remote-code", help="Run code that the base brings along. Read it first.")
@@ -291,21 +294,93 @@ def merge(
     from .harness.environment import choose_device
     from .harness.progress import RunProgress
 
+    where = choose_device(device or order.device or "auto")
+    warnings.filterwarnings("ignore", category=FutureWarning)  # the libraries' notes on each other
     signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill leaves no half-written folder
     with RunProgress(_out) as progress:
 
         def said(what: str) -> Any:
             return progress.bar(what, None)
 
-        record = save_merged(
-            order, out, choose_device(device), said, shard=max_shard_size, force=force, offline=offline
-        )
+        record = save_merged(order, out, where, said, shard=max_shard_size, force=force, offline=offline)
     _out.print(str(out), style="bold", highlight=False, soft_wrap=True)
     _out.print(
         f"{record.bytes / 2**20:,.1f} MiB of weights, read again bit for bit; identity {record.identity[:12]}",
         highlight=False,
         soft_wrap=True,
     )
+
+
+@app.command(
+    epilog="Exit codes: 0 done, 2 a mistake to mend, such as no token or another's repository, 130 interrupted."
+)
+def push(
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="An adapter's folder, a folder that phibench merge wrote, or RUN_DIR:VARIANT: a run's adapter variant"
+            " (its adapter is published) or merged variant (it is made again first)."
+        ),
+    ],
+    repo: Annotated[str, typer.Option(help="OWNER/NAME of the repository; it is made if it is not there.")],
+    run: Annotated[
+        Path | None, typer.Option(help="The run that measured it, for the card; RUN_DIR:VARIANT names it itself.")
+    ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Only for you: refused where the repository is public already.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the files and the card; needs no token and uploads nothing.")
+    ] = False,
+    base: Annotated[
+        str | None, typer.Option(help="The base's hub id, where the adapter names a folder of this machine.")
+    ] = None,
+    license_id: Annotated[
+        str | None, typer.Option("--license", help="The licence to state on the card, by its hub name.")
+    ] = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option(help="Hub id of a dataset that it was trained on; repeatable.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="The branch to commit to. Default: the main one.")] = None,
+    create_pr: Annotated[
+        bool, typer.Option("--create-pr", help="Open a pull request on a repository that is there.")
+    ] = False,
+    commit_message: Annotated[str, typer.Option(help="What the commit says.")] = "",
+    device: Annotated[
+        str | None, typer.Option(help="Where a merged variant is made: cpu, cuda, ... Default: as the run did.")
+    ] = None,
+) -> None:
+    """Publish an adapter or a merged model on the hub, with its tokenizer and a card that shows what was measured.
+
+    One commit holds safetensors weights, configuration, tokenizer and README.md, and nothing else. The token is
+    huggingface_hub's own: HF_TOKEN, or what `hf auth login` keeps.
+    """
+    _quieten(offline=False)
+    from .adapters.publish import Target
+    from .adapters.publish import push as upload
+    from .harness.progress import RunProgress
+    from .reports.publication import Request, prepared
+
+    warnings.filterwarnings("ignore", category=FutureWarning)  # the libraries' notes on each other
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    target = Target(repo, private=private, revision=revision, create_pr=create_pr, message=commit_message)
+    request = Request(what, target, run, base, license_id, tuple(dataset or ()), device)
+    with RunProgress(_err) as progress:
+
+        def said(text: str) -> Any:
+            return progress.bar(text, None)
+
+        with prepared(request, said) as publication:
+            for file in publication.files:
+                progress.say(f"{file.size:>15,} bytes  {file.name}")
+            total = sum(file.size for file in publication.files)
+            if not dry_run:
+                with said(f"uploading {total / 2**20:,.1f} MiB to {repo}"):
+                    address = upload(target, publication.files)
+    if dry_run:  # not before: while bars are shown, the terminal's library takes what is printed
+        print(publication.card, end="")
+    else:
+        _out.print(address, style="bold", highlight=False, soft_wrap=True)
 
 
 @app.command(epilog="Exit codes: 0 all that is needed is here, 2 something is missing.")
@@ -350,8 +425,6 @@ def _quieten(*, offline: bool) -> None:
 
 def _log_to(path: Path, *, verbose: bool) -> None:
     """Send every library's log to the run's log file, and to the terminal with -v."""
-    import warnings
-
     logging.captureWarnings(True)
     if not verbose:
         warnings.simplefilter("default")

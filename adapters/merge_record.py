@@ -25,6 +25,7 @@ class MergeOrder:
     into: Merge
     quantization: QuantizationSpec | None = None
     measured: Mapping[str, str] | None = None  # the parts of the identity of a run's variant that this is to be
+    device: str | None = None  # where the run made it
 
     @property
     def spec(self) -> VariantSpec:
@@ -44,6 +45,7 @@ class MergeRecord(BaseModel):
     base: str  # a hub id, or a local folder's own name
     revision: str | None  # the hub commit of the base
     adapter: str  # as the base
+    method: str  # peft's name of the adapter's method
     adapter_sha256: str
     quantization: QuantizationSpec | None
     device: str  # where it was merged

@@ -73,6 +73,7 @@ def save_merged(
         base=public_name(order.base.model),
         revision=base.revision,
         adapter=public_name(order.adapter.source),
+        method=order.adapter.method,
         adapter_sha256=order.adapter.sha256,
         quantization=order.quantization,
         device=str(device),

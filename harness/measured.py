@@ -80,9 +80,9 @@ def find_measured(run_dir: Path, name: str, *, offline: bool = False) -> Measure
     )
 
 
-def forms_of_adapter(manifest: Manifest, adapter: AdapterFiles) -> list[VariantInfo]:
-    """The run's variants that are this adapter attached to a base, by what it holds rather than by its name."""
-    names = {info.name for info in manifest.adapters if info.sha256 == adapter.sha256}
+def forms_of_adapter(manifest: Manifest, sha256: str) -> list[VariantInfo]:
+    """The run's variants that are an adapter attached to a base; it is known by its hash, not by its name."""
+    names = {info.name for info in manifest.adapters if info.sha256 == sha256}
     return [one for one in manifest.variants if one.adapter in names and one.merge == "none" and one.identity]
 
 

@@ -91,7 +91,10 @@ def order_of_measured(measured: Measured) -> MergeOrder:
             where=f"{measured.run_dir}:{variant.name}",
             fix=f"name one of: {', '.join(merged)}" if merged else "name the adapter's own folder, and --into",
         )
-    return MergeOrder(measured.base, measured.adapter, into, measured.quantization, variant.parts)
+    device = manifest.hardware.get("device")
+    return MergeOrder(
+        measured.base, measured.adapter, into, measured.quantization, variant.parts, str(device) if device else None
+    )
 
 
 def _from_run(measured: Measured, said: Said) -> tuple[MergeOrder, list[str]]:
