@@ -1,4 +1,4 @@
-"""What `phibench push` publishes: an adapter's or merged model's files, and a card that joins a run's results to them."""
+"""What `phibench push` publishes: the files of an adapter or merged model, and the card with what a run measured."""
 
 from __future__ import annotations
 
