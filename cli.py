@@ -335,7 +335,7 @@ def push(
     base: Annotated[
         str | None, typer.Option(help="The base's hub id, where the adapter names a folder of this machine.")
     ] = None,
-    license_id: Annotated[
+    license: Annotated[
         str | None, typer.Option("--license", help="The licence to state on the card, by its hub name.")
     ] = None,
     dataset: Annotated[
@@ -364,7 +364,7 @@ def push(
     warnings.filterwarnings("ignore", category=FutureWarning)  # the libraries' notes on each other
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     target = Target(repo, private=private, revision=revision, create_pr=create_pr, message=commit_message)
-    request = Request(what, target, run, base, license_id, tuple(dataset or ()), device)
+    request = Request(what, target, run, base, license, tuple(dataset or ()), device)
     with RunProgress(_err) as progress:
 
         def said(text: str) -> Any:
