@@ -11,6 +11,7 @@ from typing import Any
 
 from ..adapters.adapter_files import AdapterFiles, base_of, find_adapter, training_record
 from ..adapters.merge_record import MergeOrder
+from ..adapters.publish import is_hub_id
 from ..adapters.spec import AdapterSpec, Dtype, Merge, QuantizationSpec, is_local
 from ..errors import UserError
 from .measured import Measured, find_measured, split_reference
@@ -73,6 +74,12 @@ def open_adapter(what: str, *, offline: bool = False) -> AdapterFiles:
         UserError: when there is none, or it is a broken one.
     """
     is_folder = is_local(what) or Path(what).exists()
+    if not is_folder and not is_hub_id(what):
+        raise UserError(
+            "there is no such folder, and it is no hub's id",
+            where=what,
+            fix="give the folder that peft's save_pretrained wrote, OWNER/NAME on the hub, or RUN_DIR:VARIANT",
+        )
     return find_adapter("adapter", AdapterSpec(path=what) if is_folder else AdapterSpec(hub=what), offline=offline)
 
 

@@ -136,7 +136,10 @@ def test_contradictions(said: dict[str, Any], says: str, kept: Path) -> None:
         ask(kept / "adapter", **said)
 
 
-@pytest.mark.parametrize(("what", "says"), [("base", "a whole model, not an adapter"), ("gone/", "no such folder")])
+@pytest.mark.parametrize(
+    ("what", "says"),
+    [("base", "a whole model, not an adapter"), ("gone/", "no such folder"), ("/gone", "no such folder")],
+)
 def test_what_is_no_adapter(what: str, says: str, kept: Path) -> None:
     with pytest.raises(UserError, match=says):
         ask(f"{kept}/{what}", into="base")
