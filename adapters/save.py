@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 from .. import __version__
 from ..errors import UserError
 from ..files import replace_folder, sha256_json, write_text
-from .base import load_base
+from .base import load_base, save_tokenizer
 from .identity import other_parts, tokenizer_hash, version, weights_hash
 from .merge_record import RECORD, MergeOrder, MergeRecord, public_name
 from .variants import VariantFactory, model_bytes
@@ -89,7 +89,7 @@ def save_merged(
         _check_room(out, variant.model)
         with said(f"saving {out.name}"):
             variant.model.save_pretrained(part, max_shard_size=shard)  # type: ignore[operator]
-            tokenizer.save_pretrained(part)
+            save_tokenizer(tokenizer, part)
         del variant, factory, base  # the check needs the room
         with said("reading it again with transformers"):
             _check_saved(part, record, tokenizer, trust_remote_code=order.base.trust_remote_code)

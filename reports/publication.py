@@ -136,7 +136,7 @@ def _base_here(adapter: AdapterFiles, base: str | None) -> BaseSpec:
 
 
 def _save_tokenizer(base: BaseSpec, folder: Path) -> None:
-    from ..adapters.base import base_source, load_tokenizer
+    from ..adapters.base import base_source, load_tokenizer, save_tokenizer
 
     source = base_source(base)
     try:
@@ -149,7 +149,7 @@ def _save_tokenizer(base: BaseSpec, folder: Path) -> None:
             where=base.model,
             fix="save the tokenizer into the adapter's folder, or give --base",
         ) from error
-    tokenizer.save_pretrained(folder)
+    save_tokenizer(tokenizer, folder)
 
 
 def _merged_again(measured: Measured, request: Request, scratch: Path, said: Said) -> _Thing:

@@ -181,6 +181,7 @@ def test_the_record_links_the_folder_to_its_variant_and_names_no_folder_above(
         text = (tmp_path / "out" / file).read_text()
         assert str(base_folder("llama").parent) not in text
         assert str(lora_folder("llama").parent) not in text
+        assert "local" not in text  # transformers' notes on where it loaded a tokenizer from
 
 
 def test_a_quantised_form_says_how_and_others_do_not(base_folder: Saved, lora_folder: Saved, tmp_path: Path) -> None:
