@@ -346,6 +346,9 @@ def push(
         bool, typer.Option("--create-pr", help="Open a pull request on a repository that is there.")
     ] = False,
     commit_message: Annotated[str, typer.Option(help="What the commit says.")] = "",
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that the base brings along. Read it first.")
+    ] = False,
     device: Annotated[
         str | None, typer.Option(help="Where a merged variant is made: cpu, cuda, ... Default: as the run did.")
     ] = None,
@@ -364,7 +367,7 @@ def push(
     warnings.filterwarnings("ignore", category=FutureWarning)  # the libraries' notes on each other
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     target = Target(repo, private=private, revision=revision, create_pr=create_pr, message=commit_message)
-    request = Request(what, target, run, base, license, tuple(dataset or ()), device)
+    request = Request(what, target, run, base, license, tuple(dataset or ()), trust_remote_code, device)
     with RunProgress(_err) as progress:
 
         def said(text: str) -> Any:

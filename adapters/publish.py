@@ -91,8 +91,14 @@ def model_files(folder: Path) -> list[PublishedFile]:
     """What is published of a folder that `phibench merge` wrote.
 
     Raises:
-        UserError: when it has no safetensors weights.
+        UserError: when it has no safetensors weights, or does not load without code of its own.
     """
+    if code := sorted(path.name for path in folder.glob("*.py")):
+        raise UserError(
+            f"this model needs code of its own ({', '.join(code)}), and code is not published",
+            where=str(folder),
+            fix="publish the adapter instead; or upload this folder yourself, once you have read that code",
+        )
     shards = sorted(path.name for path in folder.iterdir() if _SHARD.fullmatch(path.name))
     files = _named(folder, (*_MODEL, *shards, *_TOKENIZER))
     if not any(file.name.endswith(".safetensors") for file in files):

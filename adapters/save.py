@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 import re
 import shutil
 from collections.abc import Callable, Iterator
@@ -118,6 +119,9 @@ def check_free(out: Path, *, force: bool = False) -> None:
         UserError: when it is a file, or a folder with something in it.
     """
     if not out.exists():
+        above = next(folder for folder in out.absolute().parents if folder.exists())
+        if not above.is_dir() or not os.access(above, os.W_OK):
+            raise UserError(f"nothing can be written to {above}", where=str(out), fix="give another folder with --out")
         return
     if not out.is_dir():
         raise UserError("this is a file, not a folder", where=str(out), fix="give another folder with --out")

@@ -83,11 +83,16 @@ def open_adapter(what: str, *, offline: bool = False) -> AdapterFiles:
     return find_adapter("adapter", AdapterSpec(path=what) if is_folder else AdapterSpec(hub=what), offline=offline)
 
 
-def order_of_measured(measured: Measured) -> MergeOrder:
+def order_of_measured(measured: Measured, *, trust_remote_code: bool = False) -> MergeOrder:
     """The order that makes a run's merged variant again.
 
+    Args:
+        measured: the variant.
+        trust_remote_code: whether code that the base brings along may run. A run folder may be somebody else's, so
+            what its suite allowed is not enough.
+
     Raises:
-        UserError: for a variant that is not merged.
+        UserError: for a variant that is not merged, or a base whose code was not allowed here.
     """
     variant, manifest = measured.variant, measured.manifest
     into = _INTO.get(variant.kind)
@@ -98,6 +103,12 @@ def order_of_measured(measured: Measured) -> MergeOrder:
             where=f"{measured.run_dir}:{variant.name}",
             fix=f"name one of: {', '.join(merged)}" if merged else "name the adapter's own folder, and --into",
         )
+    if measured.base.trust_remote_code and not trust_remote_code:
+        raise UserError(
+            "the run's base runs code of its own, which is off",
+            where=f"base.model = {measured.base.model}",
+            fix="read that code, then give --trust-remote-code",
+        )
     device = manifest.hardware.get("device")
     return MergeOrder(
         measured.base, measured.adapter, into, measured.quantization, variant.parts, str(device) if device else None
@@ -105,7 +116,7 @@ def order_of_measured(measured: Measured) -> MergeOrder:
 
 
 def _from_run(measured: Measured, said: Said) -> tuple[MergeOrder, list[str]]:
-    order = order_of_measured(measured)
+    order = order_of_measured(measured, trust_remote_code=said.trust_remote_code)
     flags = {"--base": said.base, "--revision": said.revision, "--dtype": said.dtype, **_quantization_flags(said)}
     given = [flag for flag, value in flags.items() if value is not None]
     if said.into not in (None, order.into):

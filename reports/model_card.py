@@ -7,6 +7,7 @@ machine stay off the card. The metadata, with the results as `model-index`, are 
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -150,7 +151,7 @@ def _eval_results(evidence: Evidence) -> list[EvalResult]:
         for metric in (one.info for one in task.metrics if one.headline):
             for form in evidence.forms:
                 score = score_of(run, form.name, task.info.name, metric)
-                if score is None or score.value is None:
+                if score is None or score.value is None or not math.isfinite(score.value):
                     continue
                 dataset = _dataset(task.info.dataset)
                 found.append(

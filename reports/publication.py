@@ -41,6 +41,7 @@ class Request:
     base: str | None = None  # the hub id that others know the base by
     license: str | None = None
     datasets: tuple[str, ...] = ()
+    trust_remote_code: bool = False
     device: str | None = None  # where a run's merged variant is made again; default: as in the run
 
 
@@ -115,7 +116,8 @@ def _adapter(adapter: AdapterFiles, base: BaseSpec | None, request: Request, scr
     if not adapter.has_tokenizer:
         tokenizer = scratch / "tokenizer"
         with said("reading the base's tokenizer"):
-            _save_tokenizer(base or _base_here(adapter, request.base), tokenizer)
+            found = base or _base_here(adapter, request.base)
+            _save_tokenizer(found, tokenizer, trust_remote_code=request.trust_remote_code)
     return _Thing(
         files=adapter_files(adapter, request.base, tokenizer),
         base_name=base.model if base is not None else str(adapter.config.get("base_model_name_or_path")),
@@ -135,10 +137,11 @@ def _base_here(adapter: AdapterFiles, base: str | None) -> BaseSpec:
         return base_of(adapter, base)
 
 
-def _save_tokenizer(base: BaseSpec, folder: Path) -> None:
+def _save_tokenizer(base: BaseSpec, folder: Path, *, trust_remote_code: bool) -> None:
     from ..adapters.base import base_source, load_tokenizer, save_tokenizer
 
     source = base_source(base)
+    base = base.model_copy(update={"trust_remote_code": trust_remote_code})
     try:
         tokenizer = load_tokenizer(source, base)
     except UserError:
@@ -156,7 +159,7 @@ def _merged_again(measured: Measured, request: Request, scratch: Path, said: Sai
     from ..adapters.save import save_merged
     from ..harness.environment import choose_device
 
-    order = order_of_measured(measured)
+    order = order_of_measured(measured, trust_remote_code=request.trust_remote_code)
     device = choose_device(request.device or order.device or "auto")
     folder = scratch / "merged"
     record = save_merged(order, folder, device, said)
@@ -194,6 +197,12 @@ def _evidence(
         )
     else:
         return None, None
+    if not forms and any(info.sha256 == thing.adapter_sha256 for info in manifest.adapters) and thing.merged is None:
+        raise UserError(
+            "this run measured the adapter only in merged forms",
+            where=f"--run {run_dir}",
+            fix="publish one of those with RUN_DIR:VARIANT, or leave out --run to publish without results",
+        )
     if not forms:
         raise UserError(
             f"none of this run's variants is {request.what}: its results belong to other weights",

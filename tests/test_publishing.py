@@ -152,6 +152,13 @@ def test_push_of_folders_with_the_run_that_measured_them(kept: Path, hub: Hub, p
     assert "me/c" not in hub.repos
 
 
+def test_an_adapter_that_was_measured_only_merged(kept: Path, hub: Hub, phibench: Command) -> None:
+    other = Path(shutil.copytree(kept / "run", "other"))
+    edit_manifest(other, variants=[one for one in read_manifest(other).variants if one.name != "adapter-nf4"])
+    ended = phibench("push", kept / "adapter", "--repo", "me/c", "--base", "owner/base", "--run", other)
+    assert is_clean(ended, "this run measured the adapter only in merged forms")
+
+
 def test_push_without_a_run_says_so(kept: Path, hub: Hub, phibench: Command) -> None:
     flags = ("--base", "owner/base", "--license", "mit", "--dataset", "a/b", "--dataset", "c/d")
     assert phibench("push", kept / "adapter", "--repo", "me/x", *flags).code == 0

@@ -74,10 +74,17 @@ def test_of_an_adapter_only_what_is_listed(adapter: Path) -> None:
 def test_of_a_merged_model_only_what_is_listed(adapter: Path) -> None:
     wanted = ["config.json", "generation_config.json", "model.safetensors.index.json", "phibench_merge.json"]
     shards = ["model-00001-of-00002.safetensors", "model-00002-of-00002.safetensors"]
-    for name in [*wanted, *shards, "pytorch_model.bin", "model-1.safetensors", "modeling.py"]:
+    for name in [*wanted, *shards, "pytorch_model.bin", "model-1.safetensors", "notes.txt"]:
         (adapter / name).write_text("x")
     names = {file.name for file in model_files(adapter)}
     assert names == {*wanted, *shards, "chat_template.jinja", "tokenizer.json", "tokenizer_config.json"}
+
+
+def test_a_merged_model_with_code_of_its_own(adapter: Path) -> None:
+    for name in ("config.json", "model.safetensors", "modeling_mine.py"):
+        (adapter / name).write_text("x")
+    with pytest.raises(UserError, match=r"code of its own \(modeling_mine\.py\)"):
+        model_files(adapter)
 
 
 def test_a_merged_model_without_weights(tmp_path: Path) -> None:

@@ -225,6 +225,8 @@ def test_a_folder_of_other_things_is_never_overwritten(force: bool, llama: Merge
     (tmp_path / "file").write_text("x")
     with pytest.raises(UserError, match="a file, not a folder"):
         merged(llama, tmp_path / "file", force=force)
+    with pytest.raises(UserError, match="nothing can be written to"):
+        merged(llama, tmp_path / "file" / "below" / "out", force=force)
     assert (out / "thesis.txt").read_text() == "years of work"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "out"]
 

@@ -225,6 +225,16 @@ def test_a_trained_adapter_is_found_in_the_cache_by_its_hash(here: Path, monkeyp
     assert find_measured(here / "run", "merged").adapter.folder == cache / "adapters" / "c-this"
 
 
+def test_code_of_a_base_runs_only_where_it_is_asked_for_here(here: Path) -> None:
+    """The run folder may come from somebody else."""
+    manifest = read_manifest(here / "run")
+    edit_manifest(here / "run", suite=manifest.suite | {"base": manifest.suite["base"] | {"trust_remote_code": True}})
+    with pytest.raises(UserError, match="runs code of its own, which is off") as caught:
+        ask(f"{here / 'run'}:merged")
+    assert "--trust-remote-code" in str(caught.value.fix)
+    assert ask(f"{here / 'run'}:merged", trust_remote_code=True)[0].base.trust_remote_code
+
+
 def test_a_manifest_that_does_not_hold_its_suite(here: Path) -> None:
     edit_manifest(here / "run", suite={"name": "x"})
     with pytest.raises(UserError, match=r"the suite in manifest\.json cannot be read"):

@@ -90,7 +90,8 @@ def test_several_forms_stand_side_by_side(run: Path) -> None:
 def test_a_score_that_is_not_a_number_is_left_out(run: Path) -> None:
     cell = read_results(run).cell("adapter-nf4", "arc_easy")
     assert cell is not None
-    edit_cell(run, "adapter-nf4", "arc_easy", scores=[one.model_copy(update={"value": None}) for one in cell.scores])
+    scores = [one.model_copy(update={"value": value}) for one, value in zip(cell.scores, [None, 0.5], strict=True)]
+    edit_cell(run, "adapter-nf4", "arc_easy", scores=scores)
     assert "arc_easy" not in {one.dataset_name for one in ModelCard(card(run)).data.eval_results}
 
 
