@@ -270,8 +270,13 @@ def merge(
 ) -> None:
     """Merge an adapter, exactly as a suite's merged variants are made, and save it for plain transformers.
 
-    The folder holds safetensors, the tokenizer, the generation settings, and phibench_merge.json, which says how it was
-    made. Before it is kept, transformers reads it again, and every tensor must come back bit for bit.
+    The folder holds safetensors, tokenizer, settings, and phibench_merge.json, which says how it was made.
+
+    Before it is kept, transformers reads it again, and every tensor must come back bit for bit.
+
+    Example: phibench merge out/checkpoint-1000 --into requantized --out merged
+
+    Example: phibench merge runs/mine-1a2b3c4d:merged-dequantized --out merged
     """
     from .harness.merging import Said, order_of
 
@@ -355,8 +360,13 @@ def push(
 ) -> None:
     """Publish an adapter or a merged model on the hub, with its tokenizer and a card that shows what was measured.
 
-    One commit holds safetensors weights, configuration, tokenizer and README.md, and nothing else. The token is
-    huggingface_hub's own: HF_TOKEN, or what `hf auth login` keeps.
+    One commit holds safetensors weights, configuration, tokenizer and README.md, and nothing else.
+
+    The token is huggingface_hub's own: HF_TOKEN, or what `hf auth login` keeps.
+
+    Example: phibench push runs/mine-1a2b3c4d:adapter-nf4 --repo me/phi-2-mine --dry-run
+
+    Example: phibench push merged --run runs/mine-1a2b3c4d --repo me/phi-2-mine --private
     """
     _quieten(offline=False)
     from .adapters.publish import Target

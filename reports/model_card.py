@@ -334,6 +334,11 @@ def _measured(subject: Subject, evidence: Evidence) -> list[str]:
         f" {code(public_name(task.info.dataset))}, version {code(task.info.version)}."
         for task in evidence.run.tasks
     ]
+    measured_on = manifest.model  # without the folders above it
+    if subject.base is not None and measured_on != subject.base:
+        facts.append(
+            f"The base was measured as {code(measured_on)}; that this is {code(subject.base)} is the publisher's word."
+        )
     moved = [p for p in _MAKERS if subject.merged and subject.merged.versions.get(p) != manifest.versions.get(p)]
     if moved:
         facts.append(f"What was measured was made with other versions of {', '.join(map(code, moved))} than this.")

@@ -219,6 +219,12 @@ def test_how_it_was_trained() -> None:
         assert hidden not in text
 
 
+def test_whose_word_it_is_that_a_base_is_the_hubs(run: Path) -> None:
+    said = "The base was measured as `owner/small-model`; that this is `owner/base` is the publisher's word."
+    assert said in card(run)
+    assert "publisher's word" not in card(run, changed(base="owner/small-model"))
+
+
 def test_folders_of_the_machine_stay_off_the_card(run: Path) -> None:
     manifest = read_manifest(run)
     info = AdapterInfo(name="summaries", source="/home/me/a", method="LORA", sha256="0", parameters=1)
