@@ -252,7 +252,7 @@ def _forms(evidence: Evidence) -> Table:
     rows = tuple(
         (
             Cell(line(name(one.name))),
-            Cell(line(_what_it_is(one))),
+            Cell(line(_what_it_is(one, is_published=one.name in published))),
             Cell(line(fmt.size(one.model_bytes))),
             Cell(line("yes" if one.name in published else "")),
         )
@@ -261,7 +261,9 @@ def _forms(evidence: Evidence) -> Table:
     return Table("Forms", tuple(Column(line(text), numeric=text == "Model size") for text in columns), rows)
 
 
-def _what_it_is(variant: VariantInfo) -> str:
+def _what_it_is(variant: VariantInfo, *, is_published: bool) -> str:
+    if variant.adapter is None and is_published:
+        return "this very folder, evaluated as a base"
     if variant.adapter is None:
         return "the base, quantised" if variant.quantization else "the base in its own precision"
     if variant.kind in _KINDS:

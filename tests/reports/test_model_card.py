@@ -167,6 +167,14 @@ def test_which_forms_were_measured_and_which_this_is(run: Path) -> None:
     assert "| `merged` | the adapter merged into the base in its own precision | 5.18 GiB |  |" in text
 
 
+def test_a_merged_folder_that_was_evaluated_as_a_base(run: Path) -> None:
+    manifest = read_manifest(run)
+    evidence = gather_evidence(run, [one for one in manifest.variants if one.name == "base"], None)
+    text = model_card(changed(merged=RECORD), evidence)
+    assert "| `base` | this very folder, evaluated as a base | 5.18 GiB | yes |" in text
+    assert "adapter-nf4" not in text
+
+
 def test_what_was_not_measured_is_said(run: Path) -> None:
     edit_cell(run, "merged", "arc_easy", status="failed", error="/home/me/secret is missing")
     drop_cells(run, lambda cell: (cell.variant, cell.task) != ("adapter-nf4", "wikitext"))
