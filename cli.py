@@ -177,6 +177,54 @@ def _run_and_report(file: SuiteFile, options: Any, folder: RunFolder, console: C
         raise typer.Exit(Exit.SOME_CELLS_FAILED)
 
 
+@app.command(epilog="Exit codes: 0 trained, or found, 2 a mistake to mend, 130 interrupted.")
+def train(
+    recipe: Annotated[str, typer.Argument(help="A recipe file, or the name of one that comes with phibench.")],
+    settings: Annotated[
+        list[str] | None,
+        typer.Option("--set", help="Change a key, such as training.max_steps=20; give it several times for several."),
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(help="Copy the result to this folder, which must not be there. Default: the cache.")
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the order of rows, dropout and first weights.")] = 0,
+    device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto: the GPU where there is one.")] = "auto",
+    offline: Annotated[bool, typer.Option("--offline", help="Never ask the hub; use what is on this machine.")] = False,
+    verbose: Annotated[bool, typer.Option("--verbose", "-v", help="Show the libraries' own messages.")] = False,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but the result's folder.")] = False,
+) -> None:
+    """Train a recipe on the base it names; what was trained before is found again.
+
+    A training that was stopped goes on from its last checkpoint when the same command is given again. A suite that
+    names the recipe and has the same base finds the result, too.
+    """
+    from .adapters.recipe import find_recipe, read_recipe
+
+    _quieten(offline=offline)
+    path = find_recipe(recipe)
+    read = read_recipe(path, settings or [])
+    if out is not None and out.exists():
+        raise UserError("there is something already", where=f"--out {out}", fix="give another folder")
+    if read.base is None:
+        raise UserError("the recipe names no base", where=f"{path}: base", fix="--set base.model=smollm2-135m")
+    logging.captureWarnings(True)
+    if not verbose:
+        logging.getLogger().setLevel(logging.ERROR)
+        logging.getLogger("py.warnings").addHandler(logging.NullHandler())
+
+    from .harness.progress import RunProgress
+    from .harness.training import train_recipe
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        with RunProgress(Console(quiet=quiet)) as progress:
+            folder = train_recipe(read, path, progress, out=out, seed=seed, device=device, offline=offline)
+    except KeyboardInterrupt:
+        _err.print("interrupted; the same command goes on from the last checkpoint", highlight=False)
+        raise typer.Exit(Exit.INTERRUPTED) from None
+    _out.print(str(folder), highlight=False, soft_wrap=True)
+
+
 @app.command(epilog="Exit codes: 0 no fault, 2 faults to mend.")
 def check(
     suite: Annotated[str, typer.Argument(help="A suite file, or the name of one that comes with phibench.")],

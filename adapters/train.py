@@ -1,42 +1,45 @@
-"""Training the adapter of a suite's recipe: trl's SFTTrainer on the (quantised) base, found again by its hash."""
+"""Training the adapter of a recipe: found again by its hash, gone on with from its last checkpoint, or trained now."""
 
 from __future__ import annotations
 
-import contextlib
 import gc
 import json
 import logging
-import math
 import shutil
-import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 
 from ..errors import UserError
-from ..files import sha256_file, sha256_json, write_text
+from ..files import sha256_json, write_text
 from .adapter_files import AdapterFiles, read_adapter
 from .base import LoadedBase
 from .bundled import cache_dir
 from .identity import base_parts, tokenizer_hash, version
-from .quantize import copy_of
-from .recipe import Recipe, data_file, find_recipe, read_examples, read_recipe
+from .recipe import Recipe, find_recipe, read_recipe
+from .rows import Rows, read_data
+from .spec import is_local
+from .trainers import Job, make_trainer, needs_trl
+from .watch import Step, curve_of, last_checkpoint
 
 _log = logging.getLogger(__name__)
 RECORD = "phibench_training.json"
+Told = Callable[[Step], None]
 
 
 @dataclass(frozen=True)
-class Step:
-    """One logged step of training."""
+class Trained:
+    """A recipe's result: an adapter folder, or a whole model's where every weight was trained."""
 
-    step: int
-    steps: int
-    loss: float
+    folder: Path
+    record: dict[str, Any]  # how it was made
+    is_new: bool  # trained now, and not found
 
 
 def ensure_trained(
@@ -46,9 +49,10 @@ def ensure_trained(
     device: torch.device,
     *,
     seed: int,
-    on_step: Callable[[Step], None],
-) -> tuple[AdapterFiles, dict[str, Any]]:
-    """The adapter of a recipe: from phibench's cache, or trained now.
+    on_step: Told,
+    offline: bool = False,
+) -> tuple[AdapterFiles, dict[str, Any], bool]:
+    """The adapter of a suite's recipe: from phibench's cache, or trained now.
 
     Args:
         name: the adapter's name in the suite.
@@ -57,158 +61,179 @@ def ensure_trained(
         device: where to train.
         seed: of the order of rows, dropout and the adapter's first weights.
         on_step: called after every logged step.
+        offline: take datasets from this machine only.
 
     Returns:
-        The adapter and how it was made (recipe, data hash, versions, loss curve, seconds).
+        The adapter, how it was made (recipe, data hash, versions, loss curve, seconds), and whether that was now.
 
     Raises:
         UserError: for a recipe or data that cannot be used, or a loss that is not finite.
     """
     path = find_recipe(recipe_name)
     recipe = read_recipe(path)
-    data = data_file(recipe, path)
-    parts = {
-        "recipe": sha256_json(recipe.model_dump(exclude={"name", "description"})),
-        "data": sha256_file(data),
+    if recipe.lora is None and recipe.start is None:
+        raise UserError(
+            "this recipe trains every weight of the model: its result is a model, not an adapter",
+            where=f"adapters.{name}.recipe = {recipe_name}",
+            fix=f"phibench train {recipe_name} --out FOLDER, then base.model = FOLDER in a suite of its own",
+        )
+    trained = train(recipe, path, base, device, seed=seed, on_step=on_step, offline=offline)
+    return read_adapter(name, trained.folder, f"recipe {recipe.name}"), trained.record, trained.is_new
+
+
+def train(
+    recipe: Recipe,
+    path: Path,
+    base: LoadedBase,
+    device: torch.device,
+    *,
+    seed: int,
+    on_step: Told,
+    offline: bool = False,
+    chain: Sequence[str] = (),
+) -> Trained:
+    """Train a recipe, or find what it made before.
+
+    Args:
+        recipe: what it says.
+        path: its file, which its data stand beside.
+        base: the base to train on.
+        device: where to train.
+        seed: of the order of rows, dropout and the adapter's first weights.
+        on_step: called after every logged step.
+        offline: take datasets from this machine only.
+        chain: names of the recipes that this one is the start of.
+
+    Raises:
+        UserError: for a recipe or data that cannot be used, or a loss that is not finite.
+    """
+    if recipe.name in chain:
+        raise UserError(
+            f"it starts from itself: {' > '.join([*chain, recipe.name])}", where=f"recipe {recipe.name}: start"
+        )
+    rows, held_out = read_data(recipe, path, seed=seed, offline=offline)
+    start = _start(recipe, path, base, device, seed=seed, on_step=on_step, offline=offline, chain=[*chain, recipe.name])
+    parts = _parts(recipe, base, device, rows, held_out, seed, start)
+    folder = cache_dir() / "adapters" / f"{recipe.name}-{sha256_json(parts)[:16]}"
+    is_new = not (folder / RECORD).is_file()
+    if is_new:
+        needs_trl(recipe)
+        work = folder.with_name(f".{folder.name}")
+        with _alone(work, recipe):
+            if not (folder / RECORD).is_file():  # another process may just have made it
+                job = Job(recipe, base, device, seed, rows, held_out, start, work)
+                _train_into(folder, job, parts, on_step)
+        gc.collect()  # a trainer is full of cycles: its model and optimizer would stay on the device
+    return Trained(folder, json.loads((folder / RECORD).read_text(encoding="utf-8")), is_new)
+
+
+def _start(
+    recipe: Recipe, path: Path, base: LoadedBase, device: torch.device, *, chain: list[str], **options: Any
+) -> AdapterFiles | None:
+    """The adapter that training goes on from, trained first where it is a recipe's."""
+    if recipe.start is None:
+        return None
+    beside = path.parent / f"{recipe.start.removesuffix('.toml')}.toml"
+    if is_local(recipe.start) and not recipe.start.endswith(".toml"):
+        return read_adapter("start", Path(recipe.start).expanduser(), recipe.start)
+    file = beside if beside.is_file() else find_recipe(recipe.start)
+    made = train(read_recipe(file), file, base, device, chain=chain, **options)
+    return read_adapter("start", made.folder, recipe.start)
+
+
+def _parts(
+    recipe: Recipe,
+    base: LoadedBase,
+    device: torch.device,
+    rows: Rows,
+    held_out: Rows | None,
+    seed: int,
+    start: AdapterFiles | None,
+) -> dict[str, str]:
+    """Everything that decides what is trained, by name."""
+    told = recipe.model_dump(exclude={"name", "description", "base", "start", "allow_nonfinite"})
+    return {
+        "recipe": sha256_json(told),
+        "data": rows.sha256,
+        **({"eval_data": held_out.sha256} if held_out is not None else {}),
+        **({"start": start.sha256} if start is not None else {}),
         "seed": str(seed),
         "device": device.type,
         "tokenizer": tokenizer_hash(base.tokenizer),
         **base_parts(base),
         **{f"version:{package}": version(package) for package in ("peft", "trl", "bitsandbytes")},
     }
-    folder = cache_dir() / "adapters" / f"{recipe.name}-{sha256_json(parts)[:16]}"
-    if not (folder / RECORD).is_file():
-        rows = read_examples(recipe, data)
-        _log.info("training %s on %d rows", recipe.name, len(rows))
-        _train_into(folder, recipe, rows, base, device, seed=seed, parts=parts, on_step=on_step)
-        gc.collect()  # a trainer is full of cycles: its model and optimizer would stay on the device
-    adapter = read_adapter(name, folder, f"recipe {recipe.name}")
-    return adapter, json.loads((folder / RECORD).read_text(encoding="utf-8"))
 
 
-def _train_into(
-    folder: Path,
-    recipe: Recipe,
-    rows: list[dict[str, str]],
-    base: LoadedBase,
-    device: torch.device,
-    *,
-    seed: int,
-    parts: dict[str, str],
-    on_step: Callable[[Step], None],
-) -> None:
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    part = Path(tempfile.mkdtemp(prefix=f".{folder.name}-", dir=folder.parent))
+@contextmanager
+def _alone(work: Path, recipe: Recipe) -> Iterator[None]:
+    """Let one process train one thing. What it leaves stays only where there is a checkpoint to go on from."""
+    work.mkdir(parents=True, exist_ok=True)
     try:
-        started = time.perf_counter()
-        trainer, curve = _trainer(recipe, rows, base, device, seed=seed, scratch=part, on_step=on_step)
-        dropped = None if trainer.args.packing else len(rows) - len(trainer.train_dataset)
-        if dropped:
-            _log.warning("%s: %d of %d rows are cut before their completion begins", recipe.name, dropped, len(rows))
-        with _refused(recipe):
-            trainer.train()
-        trainer.model.save_pretrained(part / "adapter")
-        record = {
-            "recipe": recipe.model_dump(mode="json"),
-            "rows": len(rows),
-            "rows_dropped": dropped,  # max_length leaves nothing of their completion
-            "seed": seed,
-            "device": str(device),
-            "seconds": round(time.perf_counter() - started, 1),
-            "parts": parts,
-            "curve": curve,
-        }
-        write_text(part / "adapter" / RECORD, json.dumps(record, indent=2) + "\n")
-        shutil.rmtree(folder, ignore_errors=True)
-        (part / "adapter").rename(folder)
-    finally:
-        shutil.rmtree(part, ignore_errors=True)
-
-
-def _trainer(
-    recipe: Recipe,
-    rows: list[dict[str, str]],
-    base: LoadedBase,
-    device: torch.device,
-    *,
-    seed: int,
-    scratch: Path,
-    on_step: Callable[[Step], None],
-) -> tuple[Any, list[dict[str, Any]]]:
-    try:
-        from trl import SFTConfig
-
-        from .sft import CompletionTrainer
-    except ImportError:
+        with FileLock(work / "lock", timeout=0):
+            try:
+                yield
+            finally:
+                if last_checkpoint(work / "trainer") is None:
+                    shutil.rmtree(work, ignore_errors=True)
+    except Timeout:
         raise UserError(
-            "training needs trl", where=f"recipe {recipe.name}", fix='pip install "phibench[train]"'
+            "another process is training this very thing", where=f"recipe {recipe.name}", fix="wait for it"
         ) from None
-    from datasets import Dataset
-    from peft import LoraConfig
-    from transformers import PrinterCallback, TrainerCallback
-
-    curve: list[dict[str, Any]] = []
-
-    class Watch(TrainerCallback):
-        """Hands every logged loss on, and stops at one that is not finite."""
-
-        def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
-            if logs is None or "loss" not in logs:
-                return
-            loss = float(logs["loss"])
-            if not math.isfinite(loss):
-                raise UserError(
-                    f"the loss is {loss} at step {state.global_step}",
-                    where=f"recipe {recipe.name}",
-                    fix="lower learning_rate, or train in bfloat16 or float32 rather than float16",
-                )
-            curve.append({"step": state.global_step, "loss": loss, "eval_loss": None})
-            on_step(Step(state.global_step, state.max_steps, loss))
-
-    settings = {
-        "output_dir": str(scratch / "trainer"),
-        "seed": seed,
-        "report_to": "none",
-        "save_strategy": "no",
-        "logging_strategy": "steps",
-        "logging_steps": 1,
-        "logging_nan_inf_filter": False,  # the library's filter would hide a loss of NaN
-        "disable_tqdm": True,
-        "bf16": base.dtype == torch.bfloat16,
-        "fp16": False,
-        "use_cpu": device.type == "cpu",
-        "dataset_num_proc": None,
-        "dataloader_pin_memory": device.type == "cuda",
-        **recipe.training,
-    }
-    with _refused(recipe):
-        config = SFTConfig(**settings)
-        lora = LoraConfig(**{"task_type": "CAUSAL_LM", **recipe.lora})
-    model = copy_of(base, recipe.quantization, device)
-    torch.manual_seed(seed)
-    with _refused(recipe):
-        trainer = CompletionTrainer(
-            model=model,
-            args=config,
-            train_dataset=Dataset.from_list(rows),
-            processing_class=base.tokenizer,
-            peft_config=lora,
-            callbacks=[Watch()],
-        )
-    if len(trainer.train_dataset) == 0:
-        raise UserError(
-            f"max_length = {config.max_length} cuts every row before its completion begins",
-            where=f"recipe {recipe.name}",
-            fix="raise training.max_length",
-        )
-    trainer.remove_callback(PrinterCallback)  # `on_step` shows the progress
-    return trainer, curve
 
 
-@contextlib.contextmanager
-def _refused(recipe: Recipe) -> Iterator[None]:
+def _train_into(folder: Path, job: Job, parts: dict[str, str], on_step: Told) -> None:
+    """Train, and move the result into place; a training that is killed is gone on with by the same call."""
+    started = time.perf_counter()
+    recipe = job.recipe
+    _log.info("training %s on %d rows", recipe.name, len(job.rows.rows))
+    made = make_trainer(job, on_step)
+    trainer, watch = made.trainer, made.watch
+    for what, names in (("shortened", made.train.shortened), ("left out: too long", made.train.dropped)):
+        if names:
+            _log.warning("%s: %d of %d rows %s", recipe.name, len(names), len(job.rows.rows), what)
+    checkpoint = last_checkpoint(job.scratch / "trainer")
+    before = _earlier_seconds(job.scratch)
+    if checkpoint is not None:
+        trainer.args.eval_on_start = False  # it was evaluated at the start
     try:
-        yield
-    except (TypeError, ValueError) as error:
-        text = " ".join(str(error).split())[:300]
-        raise UserError(f"the libraries refuse its settings: {text}", where=f"recipe {recipe.name}") from error
+        trainer.start_clock()
+        with made.refused():
+            trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    except KeyboardInterrupt:
+        write_text(job.scratch / "seconds", str(before + time.perf_counter() - started))
+        raise
+    except BaseException:
+        shutil.rmtree(job.scratch, ignore_errors=True)
+        raise
+    result = job.scratch / "result"
+    shutil.rmtree(result, ignore_errors=True)
+    made.save(result)
+    record = {
+        "recipe": recipe.model_dump(mode="json"),
+        "rows": len(job.rows.rows),
+        "rows_dropped": len(made.train.dropped),  # longer than max_length in every form
+        "rows_shortened": len(made.train.shortened),
+        "eval_rows": len(made.held_out.rows) if made.held_out else None,
+        "sources": [rows.source for rows in (job.rows, job.held_out) if rows is not None],
+        "seed": job.seed,
+        "device": str(job.device),
+        "steps": trainer.state.global_step,
+        "resumed_at": int(checkpoint.name.partition("-")[2]) if checkpoint else None,
+        "seconds": round(before + time.perf_counter() - started, 1),
+        "nonfinite_losses": watch.nonfinite_losses,
+        "nonfinite_gradients": watch.nonfinite_gradients,
+        "parts": parts,
+        "curve": curve_of(trainer.state.log_history),
+        **made.facts(),
+    }
+    write_text(result / RECORD, json.dumps(record, indent=2) + "\n")
+    shutil.rmtree(folder, ignore_errors=True)
+    result.rename(folder)
+    shutil.rmtree(job.scratch, ignore_errors=True)
+
+
+def _earlier_seconds(scratch: Path) -> float:
+    """How long an interrupted training of the same thing took; 0 where nobody said."""
+    file = scratch / "seconds"
+    return float(file.read_text(encoding="utf-8")) if file.is_file() else 0.0

@@ -55,6 +55,22 @@ class VariantInfo(_Model):
     error: str | None = None  # why it could not be made
 
 
+class Contamination(_Model):
+    """How a task's items overlap the rows that an adapter was trained on."""
+
+    task: str
+    words: int  # in a row that count as an overlap
+    rows: int  # training rows, all of them looked at
+    items: int
+    items_checked: int  # the others have too few words to tell
+    overlapping_items: int = 0
+    item_ids: list[str] = Field(default_factory=list)  # the first of them
+    overlapping_rows: int = 0
+    row_names: list[str] = Field(default_factory=list)  # the first of them
+    longest: int = 0  # words of the longest run that both have
+    example: str = ""  # that run, or its beginning, as compared: in lower case, without punctuation
+
+
 class AdapterInfo(_Model):
     """One adapter: where it came from and, when this run trained it, how."""
 
@@ -64,6 +80,7 @@ class AdapterInfo(_Model):
     sha256: str
     parameters: int
     training: dict[str, Any] | None = None
+    contamination: list[Contamination] = Field(default_factory=list)  # by task; empty: not known, not checked
 
 
 class MetricInfo(_Model):

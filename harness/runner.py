@@ -195,24 +195,20 @@ class Runner:
         return found
 
     def _train(self, name: str, recipe: str, base: LoadedBase) -> tuple[AdapterFiles, dict[str, Any]]:
-        from ..adapters.train import Step, ensure_trained
+        from ..adapters.train import ensure_trained
+        from .training import say_trained, telling
 
-        with self.progress.bar(f"training {name}", None) as bar:
-
-            def on_step(step: Step) -> None:
-                bar.set_total(step.steps)
-                bar.advance(1, f"loss {step.loss:.3f}")
-
-            files, record = ensure_trained(
-                name, recipe, base, self.device, seed=self.suite.seeds.training, on_step=on_step
+        with telling(self.progress, name) as on_step:
+            files, record, is_new = ensure_trained(
+                name,
+                recipe,
+                base,
+                self.device,
+                seed=self.suite.seeds.training,
+                on_step=on_step,
+                offline=self.options.offline,
             )
-            trained = bar.moved
-        if trained:
-            self.progress.say(
-                f"✓ trained {name} ({recipe}) in {record['seconds']:.0f} s, last loss {record['curve'][-1]['loss']:.3f}"
-            )
-        else:
-            self.progress.say(f"✓ {name}: trained before, found in the cache")
+        say_trained(self.progress, name, record, is_new=is_new)
         return files, record
 
     def _announce(self, factory: VariantFactory) -> None:

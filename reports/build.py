@@ -8,6 +8,7 @@ from ..harness.comparison import Gap, MetricComparison, RunComparison, TaskCompa
 from ..harness.results import STOPPED
 from ..harness.stats import Verdict
 from . import format as fmt
+from .contamination import contamination_notes
 from .provenance import how_it_was_run
 from .task_view import metric_heading, score_of, task_view
 from .view import Cell, Column, Line, Table, View, joined, line, name
@@ -126,6 +127,7 @@ def _legend(run: RunComparison) -> list[Line]:
         said = ", ".join(f"{counts[verdict]} {word}" for verdict, word in _COUNTED.items() if counts[verdict])
         baseline = name(run.manifest.baseline)
         legend.append(line("▲ better, ▼ worse or ◆ other than ", baseline, f": {_MARK_RULE} Here: {said}."))
+    legend += contamination_notes(run.manifest)
     cut = [cell for cell in run.results.cells if cell.truncated_items]
     if cut:
         prompts = fmt.plural(sum(cell.truncated_items for cell in cut), "prompt")

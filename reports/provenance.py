@@ -8,6 +8,7 @@ from typing import Any
 from ..harness.comparison import RunComparison
 from ..harness.results import AdapterInfo, CellResult, Manifest, VariantInfo
 from . import format as fmt
+from .contamination import contamination_block
 from .figures import curve
 from .view import Block, Cell, Column, Line, Table, line, name, prose
 
@@ -15,13 +16,14 @@ _SUITE_SHOWN = 6000  # characters
 
 
 def how_it_was_run(run: RunComparison) -> tuple[Block, ...]:
-    """Blocks on choices, warnings, variants, adapters, data, cells, versions, hardware and the suite."""
+    """Blocks on choices, warnings, variants, adapters, contamination, data, cells, versions, hardware and the suite."""
     manifest = run.manifest
     blocks = [
         _lines_block("Chosen for you", manifest.chosen),
         _lines_block("Warnings", manifest.warnings),
         _variants(manifest.variants),
         *(_adapter(adapter) for adapter in manifest.adapters),
+        contamination_block(manifest),
         _data(manifest),
         _cells(run.results.cells),
         _facts(manifest),

@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from phibench.adapters.recipe import EXAMPLES, RECIPES, data_file, find_recipe, read_examples, read_recipe
+from phibench.adapters.recipe import RECIPES, RowsSpec, data_file, find_recipe, read_recipe
+from phibench.adapters.rows import read_data, read_rows
 from phibench.errors import UserError
 
 WEBGLM = {"question": "why?", "answer": " because [1] ", "references": ["a reason"]}
 DIALOGSUM = {"id": "1", "dialogue": "A: hi", "summary": "greeting"}
-RECIPE = 'name = "mine"\ntask = "webglm_qa"\ndata = "rows.jsonl"\n'
+RECIPE = 'name = "mine"\n[data]\nformat = "webglm_qa"\ntrain.file = "rows.jsonl"\n'
+SMALL = "smollm2-135m"
 
 
 def write(folder: Path, text: str = RECIPE, rows: list[Any] | str | bytes = "default") -> Path:
@@ -37,39 +40,91 @@ def test_our_own_recipes_work(file: Path) -> None:
     assert find_recipe(file.stem) == file
     recipe = read_recipe(file)
     assert recipe.name == file.stem
-    rows = read_examples(recipe, data_file(recipe, file))
-    assert len(rows) >= 50
-    assert all(row.keys() == {"prompt", "completion"} and row["completion"] for row in rows)
+    assert recipe.description
+    assert recipe.base is not None
+    assert recipe.base.model == ("microsoft/phi-2" if "small" not in file.stem and "mini" not in file.stem else SMALL)
     from peft import LoraConfig
-    from trl import SFTConfig
+    from trl import DPOConfig, SFTConfig
 
-    LoraConfig(**recipe.lora)
-    fields = SFTConfig.__dataclass_fields__
+    LoraConfig(**recipe.lora or {})
+    fields = (DPOConfig if recipe.method == "dpo" else SFTConfig).__dataclass_fields__
     assert recipe.training.keys() <= fields.keys()
+    if recipe.start is not None:
+        assert find_recipe(recipe.start)
 
 
-def test_rows_become_the_prompts_that_evaluation_uses(tmp_path: Path) -> None:
+def test_what_a_recipe_extends_is_laid_under_it(tmp_path: Path) -> None:
+    parent = write(tmp_path)
+    parent.write_text(RECIPE + "eval_fraction = 0.5\n[lora]\nr = 4\nlora_alpha = 8\n[training]\nmax_steps = 2\n")
+    child = tmp_path / "child.toml"
+    text = 'extends = "mine"\nname = "child"\n[data]\neval.file = "rows.jsonl"\n[lora]\nr = 16\n'
+    child.write_text(text + "[training]\nseed = 3\n")
+    recipe = read_recipe(child)
+    assert (recipe.name, recipe.lora, recipe.training) == (
+        "child", {"r": 16, "lora_alpha": 8}, {"max_steps": 2, "seed": 3},
+    )  # fmt: skip
+    assert (recipe.data.train.file, recipe.data.eval_fraction) == ("rows.jsonl", None)  # one eval replaces the other
+    # A source is replaced whole: a dataset's split is not a file's.
+    child.write_text('extends = "mine"\n[data]\ntrain = { path = "a/b", split = "train" }\n')
+    assert read_recipe(child).data.train.file is None
+
+
+def test_extending_in_a_circle_or_nothing(tmp_path: Path) -> None:
+    file = write(tmp_path, 'extends = "mine"\n')
+    with pytest.raises(UserError, match="does not extend this one"):
+        read_recipe(file)
+    with pytest.raises(UserError, match="no such recipe"):
+        read_recipe(write(tmp_path, 'extends = "nowhere"\n'))
+
+
+def test_settings(tmp_path: Path) -> None:
     file = write(tmp_path)
-    recipe = read_recipe(file)
-    [row] = read_examples(recipe, data_file(recipe, file))
-    assert row["completion"] == "because [1]"
-    assert row["prompt"].endswith("###References:\n[1] a reason\n###Question:\nwhy?\n###Answer:\n")
-    file = write(tmp_path, RECIPE.replace("webglm_qa", "dialogsum"), [DIALOGSUM])
-    [row] = read_examples(read_recipe(file), tmp_path / "rows.jsonl")
-    assert row == {
-        "prompt": "Instruct: Summarize the following conversation.\nA: hi\nOutput:\n",
-        "completion": "greeting",
-    }
-    assert EXAMPLES.keys() == {"webglm_qa", "dialogsum"}
+    settings = ["training.max_steps=7", "lora.r = 4", "base.model=tiny", 'lora.target_modules=["a"]', "lora.bias=none"]
+    recipe = read_recipe(file, settings)
+    assert recipe.training == {"max_steps": 7}
+    assert recipe.lora == {"r": 4, "target_modules": ["a"], "bias": "none"}
+    assert recipe.base is not None and recipe.base.model == "tiny"
+    for bad, message in (("max_steps", "no setting"), ("name.a=1", "no table"), (".a=1", "no setting")):
+        with pytest.raises(UserError, match=message):
+            read_recipe(file, [bad])
+    with pytest.raises(UserError, match="no such key"):
+        read_recipe(file, ["data.fil=1"])
+
+
+def rows_of(file: Path) -> list[Any]:
+    return [row for _, row in read_rows(read_recipe(file).data.train, file).rows]
 
 
 def test_a_line_of_the_file_is_a_row_whatever_characters_are_in_it(tmp_path: Path) -> None:
     """Unicode's other line breaks are ordinary characters of a JSON string."""
     odd = [WEBGLM | {"question": f"one{character}two"} for character in "\u2028\u2029\x85\x1c"]
-    file = write(tmp_path, rows=[*odd, WEBGLM])
-    rows = read_examples(read_recipe(file), tmp_path / "rows.jsonl")
+    rows = rows_of(write(tmp_path, rows=[*odd, WEBGLM]))
     assert len(rows) == 5
-    assert "one\u2028two" in rows[0]["prompt"]
+    assert rows[0]["question"] == "one\u2028two"
+
+
+def test_limit_and_hash(tmp_path: Path) -> None:
+    file = write(tmp_path, RECIPE + "train.limit = 2\n", rows=[WEBGLM] * 3)
+    found = read_rows(read_recipe(file).data.train, file)
+    assert [name for name, _ in found.rows] == ["line 1", "line 2"]
+    assert found.sha256 == hashlib.sha256((tmp_path / "rows.jsonl").read_bytes()).hexdigest()
+
+
+def test_a_share_is_held_out_by_the_seed(tmp_path: Path) -> None:
+    file = write(tmp_path, RECIPE + "eval_fraction = 0.25\n", rows=[WEBGLM | {"question": str(n)} for n in range(40)])
+
+    def split(seed: int) -> tuple[list[str], list[str]]:
+        train, held = read_data(read_recipe(file), file, seed=seed)
+        assert held is not None
+        return [name for name, _ in train.rows], [name for name, _ in held.rows]
+
+    train, held = split(0)
+    assert (len(train), len(held)) == (30, 10)
+    assert set(train) | set(held) == {f"line {n}" for n in range(1, 41)}
+    assert split(0) == (train, held) != split(1)
+    file = write(tmp_path, RECIPE + "eval_fraction = 0.25\n", rows=[WEBGLM])
+    with pytest.raises(UserError, match="leaves one side empty"):
+        split(0)
 
 
 def test_data_beside_the_recipe_comes_before_our_own(tmp_path: Path) -> None:
@@ -77,9 +132,9 @@ def test_data_beside_the_recipe_comes_before_our_own(tmp_path: Path) -> None:
     own = tmp_path / "mini" / "webglm_train.jsonl"
     own.write_text(json.dumps(WEBGLM))
     file = write(tmp_path, RECIPE.replace("rows.jsonl", "mini/webglm_train.jsonl"))
-    assert data_file(read_recipe(file), file) == own
+    assert data_file("mini/webglm_train.jsonl", file) == own
     own.unlink()
-    assert data_file(read_recipe(file), file).parent.parent.name == "data"
+    assert data_file("mini/webglm_train.jsonl", file).parent.parent.name == "data"
 
 
 # ---- mistakes
@@ -104,8 +159,8 @@ def test_unknown_file(tmp_path: Path) -> None:
 
 BAD_RECIPES = {
     "not-toml": ("name = ", "not TOML", ""),
-    "twice": (RECIPE + 'name = "again"\n', "not TOML", ""),
-    "unknown-key": (RECIPE + "epochs = 3\n", "no such key", "epochs"),
+    "twice": (RECIPE + 'format = "again"\n', "not TOML", ""),
+    "unknown-key": ("epochs = 3\n" + RECIPE, "no such key", "epochs"),
     "unknown-key-below": (
         RECIPE + "[quantization]\nload_in_4bits = true\n",
         "no such key",
@@ -113,15 +168,27 @@ BAD_RECIPES = {
     ),
     "no-name": (RECIPE.replace('name = "mine"', ""), "this key is missing", "name"),
     "bad-name": (RECIPE.replace('"mine"', '"../mine"'), "letters, digits", "name"),
-    "number-for-data": (RECIPE.replace('"rows.jsonl"', "3"), "must be a string", "data"),
-    "text-for-a-table": (RECIPE + 'lora = "r=8"\n', "must be a table", "lora"),
+    "number-for-data": (RECIPE.replace('"rows.jsonl"', "3"), "must be a string", "data.train.file"),
+    "text-for-a-table": ('lora = "r=8"\n' + RECIPE, "must be a table", "lora"),
     "two-widths": (
         RECIPE + "[quantization]\nload_in_4bit = true\nload_in_8bit = true\n",
         "exactly one of load_in_4bit",
         "quantization",
     ),
-    "unknown-task": (RECIPE.replace("webglm_qa", "webglm"), 'unknown task "webglm"', "task"),
+    "unknown-format": (RECIPE.replace("webglm_qa", "webglm"), "must be one of webglm_qa, dialogsum", "data.format"),
     "no-data": (RECIPE.replace("rows.jsonl", "nowhere.jsonl"), "no data file nowhere.jsonl", "data"),
+    "two-sources": (RECIPE + 'train.path = "a/b"\n', "exactly one source", "data.train"),
+    "no-split": (RECIPE.replace("train.file", "train.path"), "needs its split", "data.train"),
+    "two-evals": (RECIPE + 'eval_fraction = 0.5\neval.file = "rows.jsonl"\n', "not both", "data"),
+    "pairs-for-sft": (RECIPE.replace("webglm_qa", "piqa_pairs"), 'method = "sft" needs', ""),
+    "rows-for-dpo": ('method = "dpo"\n' + RECIPE, 'method = "dpo" needs', ""),
+    "reference-for-sft": ('reference = "model"\n' + RECIPE, "belongs to method", ""),
+    "frozen-nothing": (
+        'method = "dpo"\nreference = "frozen_adapter"\n' + RECIPE.replace("webglm_qa", "piqa_pairs"),
+        "needs start",
+        "",
+    ),
+    "quantised-and-whole": (RECIPE + "[quantization]\nload_in_4bit = true\n", r"needs \[lora\]", ""),
 }
 
 
@@ -141,24 +208,42 @@ def test_a_recipe_that_is_not_text(tmp_path: Path) -> None:
         read_recipe(file)
 
 
-BAD_ROWS: dict[str, tuple[Any, str, str]] = {
+BAD_LINES: dict[str, tuple[Any, str, str]] = {
     "not-json": ("{\n", "Expecting property name", ":1"),
     "second-line": (json.dumps(WEBGLM) + "\n{]\n", "Expecting property name", ":2"),
-    "missing-column": ([WEBGLM, {"question": "why?"}], "has no column 'answer'", ":2"),
-    "wrong-type": ([WEBGLM | {"answer": 3}], "answer must be a string", ":1"),
-    "references-as-text": ([WEBGLM | {"references": "one"}], "must be a list of strings", ":1"),
     "a-number": ([3], "must be a JSON object", ":1"),
     "a-list": ([["question"]], "must be a JSON object", ":1"),
     "null": ([None], "must be a JSON object", ":1"),
     "not-text": (b'{"question": "\xff"}\n', "not UTF-8", ""),
-    "nothing": ("", "empty", ""),
 }
 
 
-@pytest.mark.parametrize("name", BAD_ROWS)
-def test_bad_rows(name: str, tmp_path: Path) -> None:
-    rows, message, place = BAD_ROWS[name]
-    recipe = read_recipe(write(tmp_path, rows=rows))
+@pytest.mark.parametrize("name", BAD_LINES)
+def test_bad_lines(name: str, tmp_path: Path) -> None:
+    rows, message, place = BAD_LINES[name]
+    file = write(tmp_path, rows=rows)
     with pytest.raises(UserError, match=message) as caught:
-        read_examples(recipe, tmp_path / "rows.jsonl")
+        rows_of(file)
     assert caught.value.where == f"{tmp_path / 'rows.jsonl'}{place}"
+
+
+def test_no_rows(tmp_path: Path) -> None:
+    with pytest.raises(UserError, match="empty"):
+        rows_of(write(tmp_path, rows=""))
+
+
+def test_a_dataset_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    spec = RowsSpec(path="nobody/nothing-at-all", split="train")
+    with pytest.raises(UserError, match="the dataset cannot be read") as caught:
+        read_rows(spec, Path("mine.toml"), offline=True)
+    assert caught.value.where == "nobody/nothing-at-all[train]"
+
+
+def test_a_dataset_from_the_hubs_cache_or_any_that_datasets_reads(tmp_path: Path) -> None:
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "train.jsonl").write_text("".join(json.dumps({"n": n}) + "\n" for n in range(9)))
+    found = read_rows(RowsSpec(path=str(tmp_path / "set"), split="train[2:5]"), Path("mine.toml"))
+    assert found.rows == [(f"train[2:5] row {n - 1}", {"n": n}) for n in (2, 3, 4)]
+    again = read_rows(RowsSpec(path=str(tmp_path / "set"), split="train[2:6]"), Path("mine.toml"))
+    assert again.sha256 != found.sha256

@@ -18,8 +18,9 @@ from phibench.adapters import train
 from phibench.adapters.adapter_files import AdapterFiles
 from phibench.adapters.base import LoadedBase
 from phibench.adapters.spec import VariantSpec
-from phibench.adapters.train import RECORD, Step, ensure_trained
+from phibench.adapters.train import RECORD, ensure_trained
 from phibench.adapters.variants import VariantFactory
+from phibench.adapters.watch import Step
 from phibench.errors import UserError
 from support.models import CPU, EOS_ID, QUANTIZATIONS, load, logits, save_base
 
@@ -31,8 +32,9 @@ ROWS = [
 ]
 RECIPE = """
 name = "tiny"
-task = "dialogsum"
-data = "rows.jsonl"
+[data]
+format = "dialogsum"
+train.file = "rows.jsonl"
 {quantization}
 [lora]
 r = 4
@@ -82,12 +84,16 @@ def write(folder: Path, *, quantization: str = "", lora: str = "", training: str
 def ensure(
     recipe: str, base: LoadedBase, *, seed: int = 0, on_step: Callable[[Step], None] = lambda step: None
 ) -> tuple[AdapterFiles, dict[str, Any]]:
-    return ensure_trained("a", recipe, base, CPU, seed=seed, on_step=on_step)
+    return ensure_trained("a", recipe, base, CPU, seed=seed, on_step=on_step)[:2]
 
 
 def variant(base: LoadedBase, adapter: AdapterFiles, **fields: Any) -> torch.Tensor:
     made = VariantFactory(base, QUANTIZATIONS, {"a": adapter}, CPU)
     return logits(made.make(VariantSpec(name="x", adapter="a", **fields)).model)
+
+
+def losses(record: dict[str, Any]) -> list[float]:
+    return [point["loss"] for point in record["curve"]]
 
 
 def forbidden(*_: Any, **__: Any) -> Any:
@@ -123,7 +129,7 @@ def test_trained_once_and_found_again(
     assert not any(parameter.requires_grad for parameter in base.model.parameters())
     assert not base.model.training
 
-    monkeypatch.setattr(train, "_trainer", forbidden)
+    monkeypatch.setattr(train, "make_trainer", forbidden)
     again, record_again = ensure(recipe, base, on_step=forbidden)
     assert (again.folder, again.sha256) == (adapter.folder, adapter.sha256)
     assert record_again == record
@@ -149,15 +155,15 @@ def test_the_identity_of_variants_is_the_same_after_training_as_when_it_is_found
 def test_saved_weights_are_the_trained_ones(base: LoadedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     kept: list[Any] = []
     first: list[dict[str, torch.Tensor]] = []
-    own = train._trainer
+    own = train.make_trainer
 
     def watched(*args: Any, **options: Any) -> Any:
-        trainer, curve = own(*args, **options)
-        kept.append(trainer)
-        first.append({k: v.clone() for k, v in get_peft_model_state_dict(trainer.model).items()})
-        return trainer, curve
+        made = own(*args, **options)
+        kept.append(made.trainer)
+        first.append({k: v.clone() for k, v in get_peft_model_state_dict(made.trainer.model).items()})
+        return made
 
-    monkeypatch.setattr(train, "_trainer", watched)
+    monkeypatch.setattr(train, "make_trainer", watched)
     adapter, _ = ensure(write(tmp_path), base)
     saved = load_file(adapter.weights)
     trained = get_peft_model_state_dict(kept[0].model)
@@ -198,13 +204,13 @@ def test_another_seed_is_another_adapter_and_the_same_is_the_same(
     first, record = ensure(recipe, base, seed=1)
     second, other = ensure(recipe, base, seed=2)
     assert first.folder != second.folder
-    assert record["curve"] != other["curve"]
+    assert losses(record) != losses(other)
     assert not torch.equal(variant(base, first), variant(base, second))
     monkeypatch.setenv("PHIBENCH_CACHE", str(tmp_path / "another-cache"))
     torch.manual_seed(99)  # whatever happened before
     again, record_again = ensure(recipe, base, seed=1)
     assert again.folder != first.folder
-    assert record_again["curve"] == record["curve"]
+    assert losses(record_again) == losses(record)
     assert torch.equal(variant(base, again), variant(base, first))
 
 
@@ -255,7 +261,7 @@ def test_a_folder_without_its_record_is_trained_again(base: LoadedBase, tmp_path
     (adapter.folder / "adapter_model.safetensors").write_bytes(b"")
     again, second = ensure(recipe, base)
     assert again.sha256 == adapter.sha256
-    assert second["curve"] == record["curve"]
+    assert losses(second) == losses(record)
 
 
 def test_rows_that_are_cut_off_are_counted(base: LoadedBase, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -268,7 +274,7 @@ def test_rows_that_are_cut_off_are_counted(base: LoadedBase, tmp_path: Path, cap
     with caplog.at_level(logging.WARNING):
         _, record = ensure(recipe, base)
     assert (record["rows"], record["rows_dropped"]) == (5, 1)
-    assert "1 of 5 rows are cut before their completion begins" in caplog.text
+    assert "1 of 5 rows left out: too long" in caplog.text
 
 
 def test_bfloat16(base: LoadedBase, tmp_path: Path) -> None:
@@ -288,7 +294,7 @@ def leftovers(cache: Path) -> list[str]:
 def test_a_loss_that_is_not_finite_stops(base: LoadedBase, cache: Path, tmp_path: Path) -> None:
     told: list[Step] = []
     recipe = write(tmp_path, training="learning_rate = inf\nmax_steps = 50")
-    with pytest.raises(UserError, match="the loss is nan at step 2") as caught:
+    with pytest.raises(UserError, match="a gradient is not finite at step 2") as caught:
         ensure(recipe, base, on_step=told.append)
     assert "lower learning_rate" in str(caught.value.fix)
     assert [step.step for step in told] == [1]
@@ -312,7 +318,7 @@ BAD_SETTINGS: dict[str, tuple[dict[str, str], str]] = {
     "unknown-optimizer": ({"training": 'optim = "sorcery"'}, "sorcery"),
     "text-for-a-number": ({"training": 'max_steps = "two"'}, "'str' and 'int'"),
     "batch-of-zero": ({"training": "per_device_train_batch_size = 0"}, "batch_size"),
-    "nothing-but-prompts": ({"training": "max_length = 8"}, "max_length = 8 cuts every row"),
+    "nothing-but-prompts": ({"training": "max_length = 8"}, "max_length = 8 leaves no room for any row"),
 }
 
 

@@ -491,7 +491,7 @@ adapter = [
 ## recipes that are not what they should be
 > adapters.near.recipe | webglm-min: there is no such recipe | did you mean "webglm-mini"?
 > adapters.gone.recipe | gone.toml: there is no such recipe file
-> adapters.task.recipe | task.toml: task: unknown task "webglm" | one of webglm_qa, dialogsum
+> adapters.task.recipe | task.toml: data.format: must be one of webglm_qa, dialogsum
 > adapters.data.recipe | data.toml: data: there is no data file gone.jsonl
 > adapters.form.recipe | form.toml: this is not TOML
 [adapters]
@@ -913,8 +913,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "cut/adapter_model.safetensors": whole[:-1],
         "pickle/adapter_config.json": lora,
         "pickle/adapter_model.bin": b"x",
-        "recipes/task.toml": 'name = "r"\ntask = "webglm"\ndata = "mini/webglm_train.jsonl"\n',
-        "recipes/data.toml": 'name = "r"\ntask = "webglm_qa"\ndata = "gone.jsonl"\n',
+        "recipes/task.toml": 'name = "r"\n[data]\nformat = "webglm"\ntrain.file = "mini/webglm_train.jsonl"\n',
+        "recipes/data.toml": 'name = "r"\n[data]\nformat = "webglm_qa"\ntrain.file = "gone.jsonl"\n',
         "recipes/sound.toml": 'name = "r"\ntask = "webglm_qa"\ndata = "mini/webglm_train.jsonl"\n',
         "recipes/form.toml": "name =",
         "python_tasks/utils.py": "",

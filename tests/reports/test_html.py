@@ -11,7 +11,7 @@ import pytest
 
 from phibench.harness.results import read_manifest
 from phibench.reports.report import write_reports
-from support.run_folder import HOSTILE, IMAGE, SCRIPT, edit_manifest, write_run_folder
+from support.run_folder import HOSTILE, IMAGE, SCRIPT, edit_manifest, overlapping, write_run_folder
 
 VOID = {"meta", "line", "circle", "polyline"}  # elements without content; the last three are written <line/>
 FETCHING = {
@@ -156,6 +156,7 @@ def test_hostile_names_everywhere(tmp_path: Path) -> None:
         versions={evil: evil},
         variants=[*manifest.variants, manifest.variants[0].model_copy(update={"name": evil, "error": evil})],
         tasks=[*manifest.tasks, manifest.tasks[0].model_copy(update={"name": evil, "dataset": evil})],
+        adapters=[overlapping(manifest.adapters[0], evil)],
     )
     page = _page(run_dir)
     _assert_inert(page)

@@ -13,7 +13,7 @@ from phibench.harness.results import read_manifest
 from phibench.reports import markdown
 from phibench.reports.markdown import code, fenced, inline
 from phibench.reports.report import write_reports
-from support.run_folder import HOSTILE, IMAGE, SCRIPT, VARIANTS, edit_manifest, write_run_folder
+from support.run_folder import HOSTILE, IMAGE, SCRIPT, VARIANTS, edit_manifest, overlapping, write_run_folder
 
 OWN_HTML = re.compile(r"</?(details|summary|code)>")
 
@@ -155,6 +155,7 @@ def test_hostile_names_everywhere(tmp_path: Path) -> None:
         hardware={evil: [evil]},
         variants=[*manifest.variants, manifest.variants[0].model_copy(update={"name": evil, "error": evil})],
         tasks=[*manifest.tasks, manifest.tasks[0].model_copy(update={"name": evil, "dataset": evil})],
+        adapters=[overlapping(manifest.adapters[0], evil)],
         status="interrupted",
     )
     write_reports(run_dir)

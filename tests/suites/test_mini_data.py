@@ -12,6 +12,7 @@ from phibench.suites.tasks.webglm_qa.citations import fabricated, parse_answer
 from phibench.suites.tasks.webglm_qa.prompt import read_row
 
 CHOICE_SETS = ["arc_easy", "arc_challenge", "hellaswag", "piqa", "winogrande"]
+RIDDLES = read_rows("mini", "riddles_train.jsonl")
 TRAIN, TEST = read_rows("mini", "webglm_train.jsonl"), read_rows("mini", "webglm_test.jsonl")
 
 
@@ -153,3 +154,41 @@ def test_the_cited_reference_is_not_always_in_the_same_place() -> None:
     """A model that always cites one number must not look good."""
     first = Counter(parse_answer(row["answer"]).cited[0] for row in TEST)
     assert max(first.values()) / len(TEST) <= 0.5
+
+
+def said(row: dict[str, Any]) -> list[str]:
+    """The four texts of a riddle's conversation: riddle, answer, question, answer."""
+    return [message["content"] for message in row["messages"]]
+
+
+def test_riddles_are_conversations_of_four_messages() -> None:
+    assert len(RIDDLES) == len({row["id"] for row in RIDDLES}) == 64
+    for row in RIDDLES:
+        assert set(row) == {"id", "messages"} and isinstance(row["id"], str)
+        assert [message["role"] for message in row["messages"]] == ["user", "assistant"] * 2, row["id"]
+        for message in row["messages"]:
+            assert set(message) == {"role", "content"} and isinstance(message["content"], str)
+
+
+def test_riddles_texts_are_whole_and_plain() -> None:
+    for row in RIDDLES:
+        riddle, answer, question, reply = said(row)
+        for text in said(row):
+            assert text and text == text.strip() and text.isascii() and not re.search(r"\s\s|[\n\t`]", text), row["id"]
+            assert text[0].isupper() and text[-1] in ".?", row["id"]
+        assert question.endswith("?") and reply.endswith("."), row["id"]
+        assert len(words(riddle)) >= 10 and len(words(answer)) >= 25, row["id"]
+        assert len(words(question)) <= 14 and len(re.findall(r"[.?]", answer)) >= 3, row["id"]
+
+
+def test_riddles_are_not_repeated() -> None:
+    texts = Counter(words(text) for row in RIDDLES for text in said(row))
+    assert [text for text, times in texts.items() if times > 1] == []
+    for index, row in enumerate(RIDDLES):
+        for other in RIDDLES[:index]:
+            ours, theirs = set(words(said(row)[0])), set(words(said(other)[0]))
+            assert len(ours & theirs) / len(ours | theirs) < 0.5, (row["id"], other["id"])
+
+
+def test_a_few_answers_ask_for_what_the_riddle_does_not_tell() -> None:
+    assert 3 <= sum(said(row)[1].endswith("?") for row in RIDDLES) <= 12

@@ -13,6 +13,7 @@ from phibench.harness.records import MetricValue, Record, Response, write_record
 from phibench.harness.results import (
     AdapterInfo,
     CellResult,
+    Contamination,
     FileHash,
     Manifest,
     MetricInfo,
@@ -75,6 +76,24 @@ def write_run_folder(run_dir: Path, items: int = 60) -> Path:
 def edit_manifest(run_dir: Path, **changes: Any) -> None:
     """Write the manifest again with some fields changed."""
     write_model(run_dir / "manifest.json", read_manifest(run_dir).model_copy(update=changes))
+
+
+def overlapping(adapter: AdapterInfo, text: str) -> AdapterInfo:
+    """The adapter under the name `text`, with items and training rows of that name that overlap."""
+    found = Contamination(
+        task=text,
+        words=13,
+        rows=9,
+        items=9,
+        items_checked=8,
+        overlapping_items=9,
+        item_ids=[text, "b"],
+        overlapping_rows=2,
+        row_names=["a", text],
+        longest=13,
+        example=text,
+    )
+    return adapter.model_copy(update={"name": text, "contamination": [found]})
 
 
 def edit_cell(run_dir: Path, variant: str, task: str, **changes: Any) -> None:

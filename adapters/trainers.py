@@ -1,0 +1,290 @@
+"""A recipe's trainer: its settings, its model with what is trained of it, and its rows as tokens."""
+
+from __future__ import annotations
+
+import copy
+import importlib.util
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from ..errors import UserError
+from ..files import sha256_json
+from .adapter_files import AdapterFiles
+from .base import LoadedBase
+from .encode import Encoded, encode_pairs, encode_rows
+from .formats import CHAT_TEMPLATES
+from .quantize import copy_of
+from .recipe import Recipe
+from .rows import Rows
+from .watch import Step, Watch
+
+_OURS = {Path(__file__).with_name(f"{name}.py") for name in ("sft", "dpo", "watch")}
+
+
+@dataclass(frozen=True)
+class Job:
+    """A recipe to be trained."""
+
+    recipe: Recipe
+    base: LoadedBase
+    device: torch.device
+    seed: int
+    rows: Rows
+    held_out: Rows | None
+    start: AdapterFiles | None  # the adapter to go on from
+    scratch: Path  # for checkpoints, until it is done
+
+
+@dataclass(frozen=True)
+class Made:
+    """A trainer that is ready to train."""
+
+    job: Job
+    trainer: Any
+    watch: Watch
+    tokenizer: Any
+    train: Encoded
+    held_out: Encoded | None
+    reference: str | None  # the hash of a preference tuning's reference before training
+
+    def refused(self) -> Any:
+        """A context in which the libraries' refusals of a setting are the user's to mend."""
+        return _refused(self.job.recipe)
+
+    def save(self, folder: Path) -> None:
+        """Write the adapter, or the model; with the tokenizer where the recipe changed it or there is no adapter."""
+        model = self.trainer.accelerator.unwrap_model(self.trainer.model)
+        if hasattr(model, "peft_config"):
+            model.save_pretrained(folder, selected_adapters=["default"])
+        else:
+            model.save_pretrained(folder)
+        if self.job.recipe.tokenizer.model_fields_set or not hasattr(model, "peft_config"):
+            self.tokenizer.save_pretrained(folder)
+
+    def facts(self) -> dict[str, Any]:
+        """What else the record says: what was trained, and that a reference stayed as it was.
+
+        Raises:
+            RuntimeError: a reference moved.
+        """
+        model = self.trainer.model
+        trainable = {n: p for n, p in model.named_parameters() if p.requires_grad}
+        found: dict[str, Any] = {
+            "trainable_parameters": sum(p.numel() for p in trainable.values()),
+            "trainable_dtypes": sorted({str(p.dtype).removeprefix("torch.") for p in trainable.values()}),
+            "tokens": {
+                "bos": self.tokenizer.bos_token,
+                "eos": self.tokenizer.eos_token,
+                "pad": self.tokenizer.pad_token,
+                "chat_template": sha256_json(self.tokenizer.chat_template) if self.tokenizer.chat_template else None,
+            },
+        }
+        if self.reference is not None:
+            after = reference_hash(self.trainer)
+            if after != self.reference:
+                raise RuntimeError("the reference changed while the policy was trained")
+            found |= {"reference_hash": after, "held_out_margins": getattr(self.trainer, "pairs", None)}
+        return found
+
+
+def needs_trl(recipe: Recipe) -> None:
+    """Refuse to go on without trl.
+
+    Raises:
+        UserError: when it is not installed.
+    """
+    import sys
+
+    missing = sys.modules.get("trl", ...) is None or importlib.util.find_spec("trl") is None
+    if missing:
+        raise UserError("training needs trl", where=f"recipe {recipe.name}", fix='pip install "phibench[train]"')
+
+
+def make_trainer(job: Job, on_step: Callable[[Step], None]) -> Made:
+    """Everything up to the first step.
+
+    Raises:
+        UserError: for settings that the libraries refuse, or rows of which none can be trained on.
+    """
+    from transformers import PrinterCallback
+
+    recipe = job.recipe
+    tokenizer = _tokenizer(job)
+    with _refused(recipe):
+        config = _config(job)
+    train, held_out = _encoded(job, job.rows, tokenizer, config), None
+    if job.held_out is not None:
+        held_out = _encoded(job, job.held_out, tokenizer, config)
+    watch = Watch(f"recipe {recipe.name}", on_step, allow_nonfinite=recipe.allow_nonfinite)
+    torch.manual_seed(job.seed)
+    with _refused(recipe):
+        trainer = _trainer(job, config, tokenizer, train, held_out, watch)
+    _set_dtype(trainer.model, recipe.trainable_dtype)
+    trainer.remove_callback(PrinterCallback)  # `on_step` shows the progress
+    reference = reference_hash(trainer) if recipe.method == "dpo" else None
+    return Made(job, trainer, watch, tokenizer, train, held_out, reference)
+
+
+def _config(job: Job) -> Any:
+    """The libraries' own settings: ours first, and the recipe's over them."""
+    from trl import DPOConfig, SFTConfig
+
+    held_out = job.held_out is not None
+    settings = {
+        "output_dir": str(job.scratch / "trainer"),
+        "seed": job.seed,
+        "report_to": "none",
+        "save_strategy": "steps",
+        "save_steps": 0.2,  # of all steps
+        "save_total_limit": 2,
+        "logging_strategy": "steps",
+        "logging_steps": 1,
+        "logging_nan_inf_filter": False,  # the library's filter would hide a loss of NaN
+        "eval_strategy": "steps" if held_out else "no",
+        "eval_steps": 0.2,
+        "eval_on_start": held_out,
+        "include_num_input_tokens_seen": "all",
+        "disable_tqdm": True,
+        "bf16": job.base.dtype == torch.bfloat16,
+        "fp16": False,
+        "use_cpu": job.device.type == "cpu",
+        "dataset_num_proc": None,
+        "dataloader_pin_memory": job.device.type == "cuda",
+        **job.recipe.training,
+    }
+    return (DPOConfig if job.recipe.method == "dpo" else SFTConfig)(**settings)
+
+
+def _tokenizer(job: Job) -> Any:
+    """The base's tokenizer, or a copy with the recipe's changes."""
+    spec = job.recipe.tokenizer
+    tokenizer = copy.deepcopy(job.base.tokenizer)
+    where = f"recipe {job.recipe.name}: tokenizer"
+    known = set(tokenizer.get_vocab()) | set(spec.add_tokens)
+    for key in ("eos_token", "pad_token"):
+        token = getattr(spec, key)
+        if token is not None and token not in known:
+            raise UserError(f"{token} is no token", where=f"{where}.{key}", fix="name it in tokenizer.add_tokens too")
+    tokenizer.add_tokens(spec.add_tokens, special_tokens=True)
+    for key in ("eos_token", "pad_token"):
+        if getattr(spec, key) is not None:
+            setattr(tokenizer, key, getattr(spec, key))
+    if spec.chat_template:
+        if job.recipe.data.format not in CHAT_TEMPLATES:
+            raise UserError(f"{job.recipe.data.format} has no chat template", where=f"{where}.chat_template")
+        tokenizer.chat_template = CHAT_TEMPLATES[job.recipe.data.format]
+    rows = job.base.model.get_input_embeddings().weight.shape[0]
+    if len(tokenizer) > rows:
+        raise UserError(
+            f"with its added tokens the tokenizer has {len(tokenizer)} tokens, and the model rows for {rows}",
+            where=f"{where}.add_tokens",
+            fix="add fewer, or take tokens that are there",
+        )
+    return tokenizer
+
+
+def _encoded(job: Job, rows: Rows, tokenizer: Any, config: Any) -> Encoded:
+    form, most = job.recipe.data.format, config.max_length
+    if job.recipe.method == "dpo":
+        found = encode_pairs(rows, form, max_length=most, tokenizer=tokenizer)
+    else:
+        learn_prompts = config.completion_only_loss is False
+        found = encode_rows(rows, form, tokenizer, max_length=most, learn_prompts=learn_prompts)
+    if not found.rows:
+        raise UserError(
+            f"max_length = {most} leaves no room for any row",
+            where=f"recipe {job.recipe.name}",
+            fix="raise training.max_length",
+        )
+    return found
+
+
+def _trainer(job: Job, config: Any, tokenizer: Any, train: Encoded, held_out: Encoded | None, watch: Watch) -> Any:
+    from datasets import Dataset
+    from peft import LoraConfig
+
+    recipe = job.recipe
+    data = Dataset.from_list(train.rows)
+    held = Dataset.from_list(held_out.rows) if held_out is not None else None
+    model: Any = copy_of(job.base, recipe.quantization, job.device)
+    if tokenizer.eos_token_id is not None and "eos_token" in recipe.tokenizer.model_fields_set:
+        model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
+    options: dict[str, Any] = {}
+    if job.start is not None:
+        model = _started(model, job.start, trainable=True)
+    elif recipe.lora is not None:
+        lora = LoraConfig(**{"task_type": "CAUSAL_LM", **recipe.lora})
+        if recipe.reference == "model":
+            from peft import get_peft_model
+
+            model = get_peft_model(model, lora)
+        else:
+            options["peft_config"] = lora
+    else:
+        model.requires_grad_(True)
+    if recipe.method == "dpo":
+        from .dpo import PreferenceTrainer as Trainer
+
+        if recipe.reference == "model":
+            reference: Any = copy_of(job.base, recipe.quantization, job.device)
+            if job.start is not None:  # trl patches the transformers model, in which peft has put the adapter's layers
+                reference = _started(reference, job.start, trainable=False).get_base_model()
+            options["ref_model"] = reference
+    else:
+        from .sft import CompletionTrainer as Trainer
+    return Trainer(
+        model=model,
+        args=config,
+        train_dataset=data,
+        eval_dataset=held,
+        processing_class=tokenizer,
+        callbacks=[watch],
+        **options,
+    )
+
+
+def _started(model: Any, start: AdapterFiles, *, trainable: bool) -> Any:
+    from peft import PeftModel
+
+    return PeftModel.from_pretrained(model, str(start.folder), is_trainable=trainable)
+
+
+def _set_dtype(model: Any, wanted: str) -> None:
+    """Hold what is trained in a precision of its own."""
+    if wanted != "auto":
+        for parameter in model.parameters():
+            if parameter.requires_grad:
+                parameter.data = parameter.data.to(getattr(torch, wanted))
+
+
+def reference_hash(trainer: Any) -> str:
+    """The hash of a preference tuning's reference: the second model's weights, the frozen adapter's, or the base's."""
+    import hashlib
+
+    model = trainer.ref_model if trainer.ref_model is not None else trainer.model
+    frozen = ".ref." if trainer.ref_model is None and "ref" in getattr(model, "peft_config", {}) else None
+    digest = hashlib.sha256()
+    for name, parameter in sorted(model.named_parameters()):
+        own = frozen in name if frozen else ".default." not in name or trainer.ref_model is not None
+        if own:
+            digest.update(name.encode())
+            digest.update(parameter.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().tobytes())
+    return digest.hexdigest()
+
+
+@contextmanager
+def _refused(recipe: Recipe) -> Iterator[None]:
+    """Take the libraries' complaints for the recipe's mistakes, but not what goes wrong in our own trainers."""
+    try:
+        yield
+    except (TypeError, ValueError) as error:
+        if {Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)} & _OURS:
+            raise
+        text = " ".join(str(error).split())[:300]
+        raise UserError(f"the libraries refuse its settings: {text}", where=f"recipe {recipe.name}") from error

@@ -1,0 +1,137 @@
+"""Watching a training: every logged step is told, speed and memory are measured, and what is not finite is counted."""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import psutil
+import torch
+from transformers import TrainerCallback
+
+from ..errors import UserError
+
+COMPLETE = "phibench_complete"  # a checkpoint has this file when everything else of it is written
+
+# What the curve keeps of a log entry; other numbers of it are the libraries' own.
+_KEPT = (
+    "loss", "eval_loss", "eval_accuracy", "eval_margin", "grad_norm", "learning_rate", "tokens_per_second",
+    "memory_bytes",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Step:
+    """One logged step of training."""
+
+    step: int
+    steps: int
+    loss: float
+    tokens_per_second: float | None = None
+    memory_bytes: int | None = None
+
+
+class Measured:
+    """A trainer whose log entries say how fast it is and what memory it takes. Mix in before the trainer's class."""
+
+    _since: tuple[float, int] | None = None
+
+    def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add tokens per second since the last entry, and the memory: CUDA's peak so far, or the process's size now."""
+        if "loss" in logs:
+            seen = int(self.state.num_input_tokens_seen)  # type: ignore[attr-defined]
+            now = time.perf_counter()
+            if self._since is not None and seen > self._since[1]:
+                logs["tokens_per_second"] = round((seen - self._since[1]) / max(now - self._since[0], 1e-9), 1)
+            self._since = (now, seen)
+            cuda = self.args.device.type == "cuda"  # type: ignore[attr-defined]
+            logs["memory_bytes"] = torch.cuda.max_memory_allocated() if cuda else psutil.Process().memory_info().rss
+        super().log(logs, start_time)  # type: ignore[misc]
+
+    def start_clock(self) -> None:
+        """Let the first entry count from now."""
+        self._since = (time.perf_counter(), 0)
+
+
+class Watch(TrainerCallback):
+    """Hands every logged loss on, marks whole checkpoints, and counts losses and gradients that are not finite.
+
+    Args:
+        where: how an error names the recipe.
+        on_step: called after every logged step.
+        allow_nonfinite: whether training goes on after them.
+    """
+
+    def __init__(self, where: str, on_step: Callable[[Step], None], *, allow_nonfinite: bool) -> None:
+        self._where = where
+        self._on_step = on_step
+        self._allowed = allow_nonfinite
+        self.nonfinite_losses = 0
+        self.nonfinite_gradients = 0
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Look at the gradients before they are used."""
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        if gradients and not math.isfinite(float(torch.stack(torch._foreach_norm(gradients)).sum())):
+            self.nonfinite_gradients += 1
+            # With float16 the scaler meets them now and then, leaves the step out and goes on with a smaller scale.
+            if not args.fp16:
+                self._refuse("a gradient is not finite", state.global_step + 1)
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any) -> None:
+        """Hand a logged loss on."""
+        if logs is None:
+            return
+        for key in ("loss", "eval_loss"):
+            if key in logs and not math.isfinite(logs[key]):
+                self.nonfinite_losses += 1
+                self._refuse(f"the {'loss' if key == 'loss' else 'evaluation loss'} is {logs[key]}", state.global_step)
+        if "loss" in logs:
+            self._on_step(
+                Step(
+                    state.global_step,
+                    state.max_steps,
+                    float(logs["loss"]),
+                    logs.get("tokens_per_second"),
+                    logs.get("memory_bytes"),
+                )
+            )
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Mark the checkpoint that was just written as whole."""
+        folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
+        if folder.is_dir():
+            (folder / COMPLETE).touch()
+
+    def _refuse(self, what: str, step: int) -> None:
+        if self._allowed:
+            return
+        raise UserError(
+            f"{what} at step {step}",
+            where=self._where,
+            fix="lower learning_rate, train in bfloat16 or float32 rather than float16, or set allow_nonfinite = true",
+        )
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The newest whole checkpoint of a trainer's folder."""
+    found = {
+        int(path.name.partition("-")[2]): path for path in folder.glob("checkpoint-*") if (path / COMPLETE).exists()
+    }
+    return found[max(found)] if found else None
+
+
+def curve_of(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """A trainer's log, one point a step: `step`, `loss` and `eval_loss` (None: not measured), and what else it has."""
+    points: dict[int, dict[str, Any]] = {}
+    for entry in history:
+        kept = {key: entry[key] for key in _KEPT if key in entry}
+        if "loss" in kept or "eval_loss" in kept:
+            points.setdefault(int(entry["step"]), {"step": int(entry["step"]), "loss": None, "eval_loss": None}).update(
+                kept
+            )
+    return [points[step] for step in sorted(points)]

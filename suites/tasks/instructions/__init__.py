@@ -1,0 +1,1 @@
+"""Instructions and answers as turns of a user and an assistant."""

@@ -1,0 +1,334 @@
+"""What training promises beyond its result: held-out loss, going on after a kill, what is counted, what is trained."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from peft import PeftModel
+from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+
+from phibench.adapters.base import LoadedBase
+from phibench.adapters.recipe import read_recipe
+from phibench.adapters.train import RECORD, Trained, train
+from phibench.adapters.watch import COMPLETE, Step, last_checkpoint
+from phibench.errors import UserError
+from support.models import CPU, load, save_base
+
+ROWS = [
+    {"id": str(number), "dialogue": f"A: {word}?\nB: {'yes ' * number}.", "summary": f"They speak of {word}."}
+    for number, word in enumerate(("tea", "rain", "bread", "stone", "wood", "salt"))
+]
+RECIPE = """
+name = "tiny"
+[data]
+format = "dialogsum"
+train.file = "rows.jsonl"
+eval.file = "held.jsonl"
+[lora]
+r = 4
+lora_alpha = 8
+lora_dropout = 0.1
+target_modules = ["q_proj", "v_proj"]
+[training]
+max_steps = 6
+per_device_train_batch_size = 2
+learning_rate = 0.01
+max_length = 128
+gradient_checkpointing = false
+eval_steps = 3
+save_steps = 2
+"""
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    monkeypatch.setenv("PHIBENCH_CACHE", str(tmp_path / "cache"))
+    yield tmp_path / "cache" / "adapters"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> LoadedBase:
+    return load(save_base(tmp_path_factory.mktemp("base"), "llama", max_position_embeddings=256))
+
+
+def write(folder: Path, text: str = RECIPE) -> Path:
+    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[:4]))
+    (folder / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[3:]))
+    (folder / "tiny.toml").write_text(text)
+    return folder / "tiny.toml"
+
+
+def trained(
+    path: Path, base: LoadedBase, *settings: str, on_step: Callable[[Step], None] = lambda step: None, seed: int = 0
+) -> Trained:
+    return train(read_recipe(path, settings), path, base, CPU, seed=seed, on_step=on_step)
+
+
+def held_out(record: dict[str, Any]) -> dict[int, float]:
+    return {point["step"]: point["eval_loss"] for point in record["curve"] if point["eval_loss"] is not None}
+
+
+# ---- held-out loss
+
+
+def test_held_out_loss_weighs_every_token_alike(base: LoadedBase, tmp_path: Path) -> None:
+    path = write(tmp_path)
+    made = trained(path, base)
+    losses = held_out(made.record)
+    assert list(losses) == [0, 3, 6]
+    # By hand: each row by itself, all labelled tokens of all rows in one mean.
+    for step, model in ((0, base.model), (6, PeftModel.from_pretrained(load(Path(base.source)).model, made.folder))):
+        total, count = 0.0, 0
+        for row in ROWS[3:]:
+            prompt = f"Instruct: Summarize the following conversation.\n{row['dialogue']}\nOutput:\n"
+            start = base.tokenizer(prompt)["input_ids"]
+            answer = [*base.tokenizer(row["summary"])["input_ids"], base.tokenizer.eos_token_id]
+            with torch.no_grad():
+                logits = model.eval()(input_ids=torch.tensor([start + answer])).logits[0]
+            chosen = logits.float().log_softmax(-1)[len(start) - 1 : -1]
+            total -= float(chosen.gather(1, torch.tensor(answer)[:, None]).sum())
+            count += len(answer)
+        assert losses[step] == pytest.approx(total / count, rel=1e-4)
+    assert losses[6] != pytest.approx(losses[0], rel=1e-3)
+
+
+@pytest.mark.parametrize("size", [1, 2, 3])
+def test_held_out_loss_does_not_depend_on_the_batch_size(size: int, base: LoadedBase, tmp_path: Path) -> None:
+    found = trained(write(tmp_path), base, f"training.per_device_eval_batch_size={size}", "training.max_steps=1")
+    again = trained(write(tmp_path), base, "training.per_device_eval_batch_size=8", "training.max_steps=1")
+    assert held_out(found.record)[0] == pytest.approx(held_out(again.record)[0], rel=1e-6)
+
+
+def test_the_curve_says_how_fast_and_how_large(base: LoadedBase, tmp_path: Path) -> None:
+    told: list[Step] = []
+    record = trained(write(tmp_path), base, on_step=told.append).record
+    points = [point for point in record["curve"] if point["loss"] is not None]
+    assert [point["step"] for point in points] == [1, 2, 3, 4, 5, 6]
+    assert all(point["tokens_per_second"] > 0 and point["memory_bytes"] > 2**20 for point in points)
+    assert [step.tokens_per_second for step in told] == [point["tokens_per_second"] for point in points]
+    assert (record["steps"], record["rows"], record["eval_rows"]) == (6, 4, 3)
+    assert record["trainable_parameters"] == 4 * 2 * (64 * 4 * 2) // 2
+    assert (record["nonfinite_losses"], record["nonfinite_gradients"], record["resumed_at"]) == (0, 0, None)
+
+
+# ---- going on
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+sys.path[:0] = {paths!r}
+from phibench.adapters.recipe import read_recipe
+from phibench.adapters.train import train
+from support.models import CPU, load
+def on_step(step):
+    if step.step == {at}:
+        os.kill(os.getpid(), signal.SIGKILL)
+path = Path({path!r})
+train(read_recipe(path), path, load(Path({base!r})), CPU, seed=0, on_step=on_step)
+"""
+
+
+@pytest.mark.parametrize(("at", "resumed"), [(5, 4), (1, None)])
+def test_a_killed_training_ends_like_one_that_was_not(
+    at: int, resumed: int | None, base: LoadedBase, cache: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = write(tmp_path)
+    tests = str(Path(__file__).resolve().parent.parent)
+    script = KILLED.format(paths=[tests, *sys.path], at=at, path=str(path), base=base.source)
+    ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
+    assert ran.returncode == -signal.SIGKILL, ran.stderr[-2000:]
+    [work] = list(cache.iterdir())
+    assert (last_checkpoint(work / "trainer") is not None) == (resumed is not None)
+
+    made = trained(path, base)
+    assert made.is_new
+    assert made.record["resumed_at"] == resumed
+    assert [entry.name for entry in cache.iterdir()] == [made.folder.name]
+    monkeypatch.setenv("PHIBENCH_CACHE", str(tmp_path / "another"))
+    whole = trained(path, base)
+
+    def losses(record: dict[str, Any]) -> list[Any]:
+        return [(point["step"], point["loss"], point["eval_loss"]) for point in record["curve"]]
+
+    assert losses(made.record) == losses(whole.record)
+    ours, theirs = (load_file(folder / "adapter_model.safetensors") for folder in (made.folder, whole.folder))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_a_half_written_checkpoint_is_not_gone_on_from(base: LoadedBase, cache: Path, tmp_path: Path) -> None:
+    path = write(tmp_path)
+
+    def stop(step: Step) -> None:
+        if step.step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(path, base, on_step=stop)
+    [work] = list(cache.iterdir())
+    assert sorted(entry.name for entry in (work / "trainer").glob("checkpoint-*")) == ["checkpoint-2", "checkpoint-4"]
+    (work / "trainer" / "checkpoint-4" / COMPLETE).unlink()
+    (work / "trainer" / "checkpoint-4" / "trainer_state.json").write_text("{")
+    made = trained(path, base)
+    assert made.record["resumed_at"] == 2
+    assert made.record["steps"] == 6
+
+
+def test_two_processes_do_not_train_the_same_thing(base: LoadedBase, tmp_path: Path) -> None:
+    path = write(tmp_path)
+
+    def meanwhile(step: Step) -> None:
+        with pytest.raises(UserError, match="another process is training this very thing"):
+            trained(path, base)
+
+    assert trained(path, base, on_step=meanwhile).is_new
+    assert not trained(path, base).is_new
+
+
+# ---- what is not finite
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_what_is_not_finite_is_counted_and_stops_unless_allowed(
+    allowed: bool, base: LoadedBase, cache: Path, tmp_path: Path
+) -> None:
+    settings = ["training.learning_rate=inf", f"allow_nonfinite={str(allowed).lower()}"]
+    path = write(tmp_path)
+    if not allowed:
+        with pytest.raises(UserError, match="a gradient is not finite at step 2") as caught:
+            trained(path, base, *settings)
+        assert "allow_nonfinite" in str(caught.value.fix)
+        assert list(cache.iterdir()) == []
+        return
+    record = trained(path, base, *settings).record
+    assert record["nonfinite_gradients"] == 5  # from the second step on
+    assert record["nonfinite_losses"] == 5 + 2  # and both evaluations after them
+
+
+# ---- what is trained
+
+
+def test_every_weight(base: LoadedBase, tmp_path: Path) -> None:
+    text = RECIPE[: RECIPE.index("[lora]")] + RECIPE[RECIPE.index("[training]") :]
+    made = trained(write(tmp_path, text), base)
+    assert not (made.folder / "adapter_config.json").exists()
+    model = AutoModelForCausalLM.from_pretrained(made.folder)
+    before = base.model.state_dict()
+    moved = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])]
+    assert len(moved) == len(before)
+    assert made.record["trainable_parameters"] == sum(p.numel() for p in base.model.parameters())
+    assert load(made.folder).tokenizer.eos_token == base.tokenizer.eos_token  # a base of its own
+
+
+def test_what_is_trained_is_held_in_the_precision_asked_for(base: LoadedBase, tmp_path: Path) -> None:
+    text = RECIPE + '[quantization]\nload_in_4bit = true\nbnb_4bit_quant_type = "nf4"\n'
+    path = write(tmp_path, text)
+    assert trained(path, base, "training.max_steps=1").record["trainable_dtypes"] == ["bfloat16"]  # as trl
+    made = trained(path, base, "training.max_steps=1", "trainable_dtype=float32")
+    assert made.record["trainable_dtypes"] == ["float32"]
+    assert {t.dtype for t in load_file(made.folder / "adapter_model.safetensors").values()} == {torch.float32}
+
+
+def test_tokens_are_added_and_saved_with_the_adapter(base: LoadedBase, tmp_path: Path) -> None:
+    text = RECIPE.replace('"dialogsum"', '"riddles"') + (
+        '[tokenizer]\nadd_tokens = ["<|im_start|>", "<|im_end|>"]\neos_token = "<|im_end|>"\nchat_template = true\n'
+    )
+    path = write(tmp_path, text.replace("[lora]", '[lora]\nmodules_to_save = ["embed_tokens"]'))
+    rows = [{"messages": ["What?", "A door."]}] * 4
+    for name in ("rows.jsonl", "held.jsonl"):
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+    made = trained(path, base)
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(made.folder)
+    assert tokenizer.eos_token == "<|im_end|>"
+    assert len(tokenizer) == len(base.tokenizer) + 2
+    asked = tokenizer.apply_chat_template([{"role": "user", "content": "What?"}], tokenize=False)
+    assert asked == "<|im_start|>user\nWhat?<|im_end|>\n"
+    assert len(tokenizer("<|im_end|>")["input_ids"]) == 1
+    assert made.record["tokens"]["eos"] == "<|im_end|>"
+    assert base.tokenizer.eos_token != "<|im_end|>"
+    with pytest.raises(UserError, match="the model rows for 272"):
+        trained(path, base, f"tokenizer.add_tokens={[f'<{n}>' for n in range(20)] + ['<|im_end|>']}")
+    with pytest.raises(UserError, match="is no token"):
+        trained(path, base, "tokenizer.pad_token=<NO>")
+    with pytest.raises(UserError, match="has no chat template"):
+        trained(path, base, "data.format=dialogsum")
+
+
+def test_learning_from_all_text(base: LoadedBase, tmp_path: Path) -> None:
+    path = write(tmp_path)
+    answers = held_out(trained(path, base, "training.max_steps=1").record)
+    everything = held_out(trained(path, base, "training.max_steps=1", "training.completion_only_loss=false").record)
+    assert answers[0] != pytest.approx(everything[0], rel=1e-3)
+
+
+def test_an_8_bit_optimizer_is_one(base: LoadedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """bitsandbytes keeps small tensors' state in 32 bit: only those of 4,096 elements on show it."""
+    from phibench.adapters import train as module
+
+    seen: list[set[torch.dtype]] = []
+    own = module.make_trainer
+
+    def watched(*args: Any, **options: Any) -> Any:
+        made = own(*args, **options)
+        step = made.trainer.create_optimizer
+
+        def kept(*inner: Any, **more: Any) -> Any:
+            optimizer = step(*inner, **more)
+            kept_optimizers.append(optimizer)
+            return optimizer
+
+        made.trainer.create_optimizer = kept
+        return made
+
+    kept_optimizers: list[Any] = []
+    monkeypatch.setattr(module, "make_trainer", watched)
+    trained(write(tmp_path), base, "training.optim=paged_adamw_8bit", "lora.r=64", "training.max_steps=1")
+    for parameter, state in kept_optimizers[0].state.items():
+        assert parameter.numel() >= 4096
+        seen.append({state["state1"].dtype, state["state2"].dtype})
+    assert seen and all(dtypes == {torch.uint8} for dtypes in seen)
+
+
+# ---- chains
+
+
+def test_a_recipe_goes_on_from_anothers_adapter(base: LoadedBase, cache: Path, tmp_path: Path) -> None:
+    write(tmp_path)
+    text = RECIPE.replace('name = "tiny"', 'name = "more"\nstart = "tiny"')
+    text = text[: text.index("[lora]")] + text[text.index("[training]") :]
+    (tmp_path / "more.toml").write_text(text)
+    made = trained(tmp_path / "more.toml", base)
+    first = trained(tmp_path / "tiny.toml", base)
+    assert not first.is_new
+    assert held_out(made.record)[0] == pytest.approx(held_out(first.record)[6], rel=1e-5)
+    assert held_out(made.record)[6] != held_out(made.record)[0]
+    assert (first.folder / RECORD).is_file()
+    # The same start by its folder is the same training.
+    (tmp_path / "more.toml").write_text(text.replace('start = "tiny"', f'start = "{first.folder}"'))
+    assert not trained(tmp_path / "more.toml", base).is_new
+    (tmp_path / "more.toml").write_text(text.replace('start = "tiny"', 'start = "more"'))
+    with pytest.raises(UserError, match="it starts from itself: more > more"):
+        trained(tmp_path / "more.toml", base)
+
+
+def test_settings_of_the_environment_that_report_are_not_taken(
+    base: LoadedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody hears of a training unless the recipe says so."""
+    monkeypatch.setenv("WANDB_PROJECT", "secret")
+    started = time.perf_counter()
+    made = trained(write(tmp_path), base, "training.max_steps=1")
+    assert made.record["seconds"] <= time.perf_counter() - started + 0.1
+    assert "secret" not in (made.folder / RECORD).read_text()
+    assert not list(tmp_path.glob("wandb*"))
