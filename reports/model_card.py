@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -19,7 +20,7 @@ from .. import __version__
 from ..adapters.merge_record import MergeRecord, public_name
 from ..adapters.spec import QuantizationSpec
 from ..harness.comparison import RunComparison, compare_run
-from ..harness.results import VariantInfo
+from ..harness.results import AdapterInfo, VariantInfo
 from . import format as fmt
 from .build import build_view
 from .figures import curve
@@ -38,6 +39,8 @@ _KINDS = {
     "merged-dequantized": _MERGED["dequantized"],
     "merged-requantized": _MERGED["requantized"],
 }
+# Of an absolute path, or one from a home or working folder, all but the last name; not of an address or a hub id.
+_FOLDERS = re.compile(r"(?<![\w:/.~-])(?:~|\.{1,2})?/(?:[^\s\"'/]+/)+|\b[A-Za-z]:\\(?:[^\s\"'\\]+\\)*")
 _MAKERS = ("torch", "transformers", "peft", "bitsandbytes")  # whose versions may move a merged weight
 
 
@@ -88,6 +91,7 @@ def _only(run: RunComparison, names: set[str]) -> RunComparison:
     """A run as if it had these variants alone, and its baseline."""
     names = names | {run.manifest.baseline}
     variants = [one for one in run.manifest.variants if one.name in names]
+    adapters = [info for info in run.manifest.adapters if info.name in {one.adapter for one in variants}]
     tasks = [
         replace(
             task,
@@ -99,7 +103,9 @@ def _only(run: RunComparison, names: set[str]) -> RunComparison:
         for task in run.tasks
     ]
     return RunComparison(
-        run.manifest.model_copy(update={"variants": variants, "model": public_name(run.manifest.model)}),
+        run.manifest.model_copy(
+            update={"variants": variants, "adapters": adapters, "model": public_name(run.manifest.model)}
+        ),
         run.results.model_copy(update={"cells": [cell for cell in run.results.cells if cell.variant in names]}),
         tasks,
         [gap for gap in run.gaps if gap.variant in names],
@@ -288,15 +294,17 @@ def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
     """Nested settings as dotted names and texts; folders of the machine are left out of paths."""
     if isinstance(value, Mapping):
         return [pair for key, one in value.items() for pair in _flat(one, f"{prefix}.{key}" if prefix else str(key))]
-    if isinstance(value, str):
-        return [(prefix, _without_folders(value))]
+    value = _without_folders(value)
+    return [(prefix, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))]
+
+
+def _without_folders(value: Any) -> Any:
+    """A setting with the folders taken off every path in it, however deep and wherever in a text."""
+    if isinstance(value, Mapping):
+        return {key: _without_folders(one) for key, one in value.items()}
     if isinstance(value, list):
-        value = [_without_folders(one) if isinstance(one, str) else one for one in value]
-    return [(prefix, json.dumps(value, ensure_ascii=False, default=str))]
-
-
-def _without_folders(text: str) -> str:
-    return public_name(text) if text.startswith(("/", "~", "./", "../")) or "\\" in text else text
+        return [_without_folders(one) for one in value]
+    return _FOLDERS.sub("", value) if isinstance(value, str) else value
 
 
 def _facts(subject: Subject, evidence: Evidence | None) -> list[str]:
@@ -310,6 +318,17 @@ def _facts(subject: Subject, evidence: Evidence | None) -> list[str]:
             " the hash of base, adapter, quantisation, tokenizer and versions. `phibench_merge.json` has all of it."
         )
     return facts + (_measured(subject, evidence) if evidence else [])
+
+
+def _contamination(adapter: AdapterInfo) -> str:
+    """Whether training rows overlap the tasks' items; what overlaps stands beside the scores, by its numbers only."""
+    if not adapter.contamination:
+        return "Whether its training rows overlap the tasks' items is not known."
+    overlapping = sum(1 for found in adapter.contamination if found.overlapping_items)
+    tasks = fmt.plural(len(adapter.contamination), "task")
+    return (
+        f"Its training rows were compared with the items of {tasks}; in {overlapping or 'none'} of them some overlap."
+    )
 
 
 def _measured(subject: Subject, evidence: Evidence) -> list[str]:
@@ -341,6 +360,7 @@ def _measured(subject: Subject, evidence: Evidence) -> list[str]:
         facts.append(
             f"The base was measured as {code(measured_on)}; that this is {code(subject.base)} is the publisher's word."
         )
+    facts += [_contamination(info) for info in manifest.adapters]
     moved = [p for p in _MAKERS if subject.merged and subject.merged.versions.get(p) != manifest.versions.get(p)]
     if moved:
         facts.append(f"What was measured was made with other versions of {', '.join(map(code, moved))} than this.")

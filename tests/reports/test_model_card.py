@@ -17,7 +17,16 @@ from phibench.harness.results import AdapterInfo, read_manifest, read_results
 from phibench.reports import format as fmt
 from phibench.reports import model_card as cards
 from phibench.reports.model_card import Subject, gather_evidence, metadata, model_card
-from support.run_folder import HOSTILE, IMAGE, SCRIPT, drop_cells, edit_cell, edit_manifest, write_run_folder
+from support.run_folder import (
+    HOSTILE,
+    IMAGE,
+    SCRIPT,
+    drop_cells,
+    edit_cell,
+    edit_manifest,
+    overlapping,
+    write_run_folder,
+)
 
 SUBJECT = Subject("me/cited", "owner/base", "owner/base", "LORA", "ab" * 32)
 RECORD = MergeRecord(
@@ -215,16 +224,55 @@ def test_how_it_was_trained() -> None:
             "data": "/home/me/data/rows.jsonl",
             "files": ["~/private/x.jsonl"],
         },
+        "sources": [
+            {"file": "/home/me/y.jsonl[train]"},
+            "from C:\\private\\z.jsonl",
+            "owner/data",
+            "https://a.example/b/c",
+        ],
         "seconds": 100.8,
         "parts": {"base": "not shown"},
         "curve": [{"step": 1, "loss": 3.0, "eval_loss": None}, {"step": 2, "loss": 2.0, "eval_loss": None}],
     }
     text = card(None, changed(training=training))
-    for piece in ("| `recipe.lora.r` | `16` |", "| `recipe.data` | `rows.jsonl` |", '`["x.jsonl"]`', "`seconds`"):
+    for piece in (
+        "| `recipe.lora.r` | `16` |",
+        "| `recipe.data` | `rows.jsonl` |",
+        '`["x.jsonl"]`',
+        "`seconds`",
+        '"y.jsonl[train]"',
+        "owner/data",
+    ):
         assert piece in text
     assert "loss 3.000 → 2.000 over steps 1 to 2" in text
     for hidden in ("/home/me", "private", "not shown"):
         assert hidden not in text
+
+
+@pytest.mark.parametrize(("text", "shown"), [
+    ("/home/me/a b.jsonl", "a b.jsonl"),
+    ("see ~/x/y and ../up/z", "see y and z"),
+    ("'/data/x/'", "''"),
+    ("C:\\x\\y.txt", "y.txt"),
+    ("owner/name:config[train]", "owner/name:config[train]"),
+    ("https://a.example/b/c", "https://a.example/b/c"),
+    ("1/2 and/or a / b", "1/2 and/or a / b"),
+    ("mini/rows.jsonl", "mini/rows.jsonl"),
+])  # fmt: skip
+def test_paths_lose_their_folders(text: str, shown: str) -> None:
+    assert cards._without_folders({"a": [text]}) == {"a": [shown]}
+
+
+def test_what_is_known_of_contamination(run: Path) -> None:
+    manifest = read_manifest(run)
+    assert "overlap the tasks' items is not known" in card(run)
+    found = overlapping(manifest.adapters[0], "private words")
+    named = found.model_copy(update={"name": "summaries"})
+    edit_manifest(run, adapters=[named, found.model_copy(update={"name": "another"})])
+    text = card(run)
+    assert "compared with the items of 1 task; in 1 of them some overlap." in text
+    assert text.count("Contamination: ") == 1  # another adapter's stays off
+    assert "row_names" not in text
 
 
 def test_whose_word_it_is_that_a_base_is_the_hubs(run: Path) -> None:
