@@ -231,10 +231,13 @@ def check(
 ) -> None:
     """Validate a suite: every fault at once, with key and line. Loads no model and no dataset."""
     from .harness.check import read_and_check
+    from .harness.contract import suite_breaches
     from .harness.suite_file import find_suite
 
     _quieten(offline=True)
     file = read_and_check(find_suite(suite))
+    for breach in suite_breaches(file.suite):
+        _out.print(f"warning: {breach}", style="yellow", highlight=False, soft_wrap=True, markup=False)
     variants = file.suite.all_variants()
     _out.print(
         f"{file.path}: no fault found; {len(variants)} variants x {len(file.suite.tasks)} tasks,"

@@ -7,7 +7,7 @@ import json
 import logging
 import shutil
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -40,6 +40,7 @@ class Trained:
     folder: Path
     record: dict[str, Any]  # how it was made
     is_new: bool  # trained now, and not found
+    texts: list[tuple[str, str]]  # what it was trained on, with its start: the name and all text of each row
 
 
 def ensure_trained(
@@ -51,7 +52,7 @@ def ensure_trained(
     seed: int,
     on_step: Told,
     offline: bool = False,
-) -> tuple[AdapterFiles, dict[str, Any], bool]:
+) -> tuple[AdapterFiles, Trained]:
     """The adapter of a suite's recipe: from phibench's cache, or trained now.
 
     Args:
@@ -64,7 +65,7 @@ def ensure_trained(
         offline: take datasets from this machine only.
 
     Returns:
-        The adapter, how it was made (recipe, data hash, versions, loss curve, seconds), and whether that was now.
+        The adapter, and how it was made.
 
     Raises:
         UserError: for a recipe or data that cannot be used, or a loss that is not finite.
@@ -78,7 +79,7 @@ def ensure_trained(
             fix=f"phibench train {recipe_name} --out FOLDER, then base.model = FOLDER in a suite of its own",
         )
     trained = train(recipe, path, base, device, seed=seed, on_step=on_step, offline=offline)
-    return read_adapter(name, trained.folder, f"recipe {recipe.name}"), trained.record, trained.is_new
+    return read_adapter(name, trained.folder, f"recipe {recipe.name}"), trained
 
 
 def train(
@@ -112,7 +113,9 @@ def train(
             f"it starts from itself: {' > '.join([*chain, recipe.name])}", where=f"recipe {recipe.name}: start"
         )
     rows, held_out = read_data(recipe, path, seed=seed, offline=offline)
-    start = _start(recipe, path, base, device, seed=seed, on_step=on_step, offline=offline, chain=[*chain, recipe.name])
+    start, earlier = _start(
+        recipe, path, base, device, seed=seed, on_step=on_step, offline=offline, chain=[*chain, recipe.name]
+    )
     parts = _parts(recipe, base, device, rows, held_out, seed, start)
     folder = cache_dir() / "adapters" / f"{recipe.name}-{sha256_json(parts)[:16]}"
     is_new = not (folder / RECORD).is_file()
@@ -124,21 +127,35 @@ def train(
                 job = Job(recipe, base, device, seed, rows, held_out, start, work)
                 _train_into(folder, job, parts, on_step)
         gc.collect()  # a trainer is full of cycles: its model and optimizer would stay on the device
-    return Trained(folder, json.loads((folder / RECORD).read_text(encoding="utf-8")), is_new)
+    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    return Trained(folder, record, is_new, [*earlier, *_texts(rows)])
 
 
 def _start(
     recipe: Recipe, path: Path, base: LoadedBase, device: torch.device, *, chain: list[str], **options: Any
-) -> AdapterFiles | None:
-    """The adapter that training goes on from, trained first where it is a recipe's."""
+) -> tuple[AdapterFiles | None, list[tuple[str, str]]]:
+    """The adapter that training goes on from, trained first where it is a recipe's, with the texts of its rows."""
     if recipe.start is None:
-        return None
+        return None, []
     beside = path.parent / f"{recipe.start.removesuffix('.toml')}.toml"
     if is_local(recipe.start) and not recipe.start.endswith(".toml"):
-        return read_adapter("start", Path(recipe.start).expanduser(), recipe.start)
+        return read_adapter("start", Path(recipe.start).expanduser(), recipe.start), []
     file = beside if beside.is_file() else find_recipe(recipe.start)
     made = train(read_recipe(file), file, base, device, chain=chain, **options)
-    return read_adapter("start", made.folder, recipe.start)
+    return read_adapter("start", made.folder, recipe.start), made.texts
+
+
+def _texts(rows: Rows) -> list[tuple[str, str]]:
+    """The name and all text of each row."""
+    return [(f"{rows.source} {name}", "\n".join(_strings(row))) for name, row in rows.rows]
+
+
+def _strings(value: Any) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from _strings(part)
 
 
 def _parts(

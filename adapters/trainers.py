@@ -61,6 +61,8 @@ class Made:
         """Write the adapter, or the model; with the tokenizer where the recipe changed it or there is no adapter."""
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)
         if hasattr(model, "peft_config"):
+            # The name that was given, rather than where this machine keeps it.
+            model.peft_config["default"].base_model_name_or_path = self.job.base.spec.model
             model.save_pretrained(folder, selected_adapters=["default"])
         else:
             model.save_pretrained(folder)

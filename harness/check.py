@@ -153,7 +153,12 @@ def _source_faults(file: SuiteFile, name: str, spec: AdapterSpec) -> list[UserEr
                 return [_no_adapter(folder, where)]
             _read_header(read_adapter(name, folder, spec.path, allow_pickle=spec.allow_pickle))
         elif spec.recipe is not None:
-            read_recipe(find_recipe(spec.recipe))
+            recipe = read_recipe(find_recipe(spec.recipe))
+            if recipe.lora is None and recipe.start is None:
+                raise UserError(
+                    "this recipe trains every weight: its result is a model, not an adapter",
+                    fix="phibench train it with --out FOLDER, and name that folder as base.model",
+                )
     except UserError as error:
         # A recipe's own faults come with its file and key; the others are told by the suite's.
         place = error.where if key == "recipe" and Path(str(error.where)).is_absolute() else getattr(spec, key)

@@ -14,30 +14,35 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 
 from .. import __version__
 from ..adapters.adapter_files import AdapterFiles, find_adapter
 from ..adapters.base import LoadedBase, load_base, pin_ahead
-from ..adapters.identity import tokenizer_hash
+from ..adapters.identity import base_parts, tokenizer_hash
 from ..adapters.spec import VariantSpec
 from ..adapters.variants import VariantFactory
 from ..errors import UserError
 from ..files import sha256_json
+from .contamination import check_contamination
+from .contract import folder_breaches
 from .engine.base import context_length, render_chat
 from .engine.requests import Encoder, Prepared
 from .environment import choose_device, hardware, versions
 from .finishing import Finisher
 from .plan import RunOptions, cell_hash, select, suite_hash
 from .progress import RunProgress
-from .results import AdapterInfo, CellResult, FileHash, Manifest, VariantInfo
+from .results import AdapterInfo, CellResult, Contamination, FileHash, Manifest, VariantInfo
 from .run_folder import RunFolder
 from .run_state import RunState, now
 from .suite_file import SuiteFile
 from .tasks import BuiltTask, Prompting, build, load_tasks
 from .variant_run import VariantRun
+
+if TYPE_CHECKING:
+    from ..adapters.train import Trained
 
 _log = logging.getLogger(__name__)
 
@@ -97,6 +102,7 @@ class Runner:
             self._choose(base)
             self._work_ahead(base, self._tasks_for(base.tokenizer))
             adapters = self._adapters(base)
+            self._warn(adapters, base)
             with self._said("preparing the base"):
                 factory = VariantFactory(base, self.suite.quantizations, adapters, self.device)
             self._announce(factory)
@@ -177,8 +183,12 @@ class Runner:
             if name not in wanted:
                 continue
             training: dict[str, Any] | None = None
+            contamination: list[Contamination] = []
             if spec.recipe is not None:
-                found[name], training = self._train(name, spec.recipe, base)
+                found[name], trained = self._train(name, spec.recipe, base)
+                training = trained.record
+                with self._said(f"looking for items in what {name} was trained on"):
+                    contamination = check_contamination(trained.texts, self._tasks_for(base.tokenizer))
             else:
                 found[name] = find_adapter(name, spec, offline=self.options.offline)
             files = found[name]
@@ -190,16 +200,25 @@ class Runner:
                     sha256=files.sha256,
                     parameters=files.parameters(),
                     training=training,
+                    contamination=contamination,
                 )
             )
         return found
 
-    def _train(self, name: str, recipe: str, base: LoadedBase) -> tuple[AdapterFiles, dict[str, Any]]:
+    def _warn(self, adapters: dict[str, AdapterFiles], base: LoadedBase) -> None:
+        """Say what a suite asks of an adapter otherwise than it was trained to be asked."""
+        weights = base_parts(base)["base"] if adapters else None
+        for name, files in adapters.items():
+            for breach in folder_breaches(self.suite, name, files.folder, weights):
+                self.state.manifest.warnings.append(breach)
+                self.progress.say(f"warning: {breach}", style="yellow")
+
+    def _train(self, name: str, recipe: str, base: LoadedBase) -> tuple[AdapterFiles, Trained]:
         from ..adapters.train import ensure_trained
         from .training import say_trained, telling
 
         with telling(self.progress, name) as on_step:
-            files, record, is_new = ensure_trained(
+            files, trained = ensure_trained(
                 name,
                 recipe,
                 base,
@@ -208,8 +227,8 @@ class Runner:
                 on_step=on_step,
                 offline=self.options.offline,
             )
-        say_trained(self.progress, name, record, is_new=is_new)
-        return files, record
+        say_trained(self.progress, name, trained.record, is_new=trained.is_new)
+        return files, trained
 
     def _announce(self, factory: VariantFactory) -> None:
         """List every variant and task, and find out which cells are already there."""

@@ -84,7 +84,8 @@ def write(folder: Path, *, quantization: str = "", lora: str = "", training: str
 def ensure(
     recipe: str, base: LoadedBase, *, seed: int = 0, on_step: Callable[[Step], None] = lambda step: None
 ) -> tuple[AdapterFiles, dict[str, Any]]:
-    return ensure_trained("a", recipe, base, CPU, seed=seed, on_step=on_step)[:2]
+    adapter, trained = ensure_trained("a", recipe, base, CPU, seed=seed, on_step=on_step)
+    return adapter, trained.record
 
 
 def variant(base: LoadedBase, adapter: AdapterFiles, **fields: Any) -> torch.Tensor:

@@ -915,7 +915,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "pickle/adapter_model.bin": b"x",
         "recipes/task.toml": 'name = "r"\n[data]\nformat = "webglm"\ntrain.file = "mini/webglm_train.jsonl"\n',
         "recipes/data.toml": 'name = "r"\n[data]\nformat = "webglm_qa"\ntrain.file = "gone.jsonl"\n',
-        "recipes/sound.toml": 'name = "r"\ntask = "webglm_qa"\ndata = "mini/webglm_train.jsonl"\n',
+        "recipes/sound.toml": (
+            'name = "r"\nlora.r = 8\n[data]\nformat = "webglm_qa"\ntrain.file = "mini/webglm_train.jsonl"\n'
+        ),
         "recipes/form.toml": "name =",
         "python_tasks/utils.py": "",
         "python_tasks/t.yaml": f"task: python_task\n{task}",

@@ -1,0 +1,151 @@
+"""The contract of an adapter: whether a suite asks it as it was trained to be asked. Imports no torch.
+
+What an adapter says of its training is its `adapter_config.json` and, where phibench trained it, its training record
+or its recipe. A breach is no reason to refuse a run, for measuring one may be the very purpose; it is told before any
+item is asked, and stands in the report.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from ..adapters.formats import CHAT_TEMPLATES
+from ..adapters.recipe import Recipe, find_recipe, read_recipe
+from ..adapters.spec import AdapterSpec, QuantizationSpec
+from ..errors import UserError
+from .suite import Suite
+
+RECORD = "phibench_training.json"
+
+
+def suite_breaches(suite: Suite) -> list[str]:
+    """What breaks the contract of the suite's adapters, as far as files on this machine say."""
+    found = []
+    for name, spec in suite.adapters.items():
+        try:
+            found += _breaches_of(suite, name, spec)
+        except (UserError, OSError, ValueError):
+            continue  # a fault, which is told as one
+    return found
+
+
+def _breaches_of(suite: Suite, name: str, spec: AdapterSpec) -> list[str]:
+    if spec.recipe is not None:
+        return breaches(suite, name, recipe=read_recipe(find_recipe(spec.recipe)))
+    return folder_breaches(suite, name, Path(spec.path)) if spec.path is not None else []
+
+
+def folder_breaches(suite: Suite, name: str, folder: Path, base: str | None = None) -> list[str]:
+    """What breaks the contract of an adapter that is a folder.
+
+    Args:
+        suite: the suite.
+        name: the adapter's name in it.
+        folder: the adapter.
+        base: what the suite's base is, as an identity has it, where that is known.
+
+    Raises:
+        OSError: it has no adapter_config.json.
+        ValueError: that, or its training record, is broken.
+    """
+    config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
+    file = folder / RECORD
+    record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    try:
+        recipe = Recipe.model_validate(record["recipe"], strict=False) if "recipe" in record else None
+    except ValidationError:
+        recipe = None  # another version's
+    return breaches(suite, name, config=config, recipe=recipe, parts=record.get("parts"), base=base)
+
+
+def breaches(
+    suite: Suite,
+    name: str,
+    *,
+    config: Mapping[str, Any] | None = None,
+    recipe: Recipe | None = None,
+    parts: Mapping[str, str] | None = None,
+    base: str | None = None,
+) -> list[str]:
+    """Each difference between how an adapter was trained and how a suite asks it, in a sentence.
+
+    Args:
+        suite: the suite.
+        name: the adapter's name in it.
+        config: the adapter's `adapter_config.json`; None: it is trained for this suite.
+        recipe: the recipe that it was made by; None: not known.
+        parts: what it was made of, as its training record has it.
+        base: what the suite's base is, as an identity has it; None: not known.
+    """
+    trained_on = (parts or {}).get("base")
+    if trained_on is not None and base is not None:
+        found = [] if trained_on == base else [f"it was trained on other weights than those of {suite.base.model}"]
+    else:
+        found = [*_base(suite, config or {}, recipe if config is None else None)]
+    if recipe is not None:
+        found += [*_prompts(suite, recipe), *_quantization(suite, name, recipe), *_length(suite, recipe)]
+    dtype = (parts or {}).get("dtype")
+    if dtype is not None and suite.base.dtype not in ("auto", dtype):
+        found.append(f"it was trained on a base in {dtype}; base.dtype is {suite.base.dtype}")
+    return [f"adapters.{name}: {what}" for what in found]
+
+
+def _base(suite: Suite, config: Mapping[str, Any], recipe: Recipe | None) -> list[str]:
+    asked = suite.base.model
+    trained = config.get("base_model_name_or_path") or (recipe.base.model if recipe and recipe.base else None)
+    revision = config.get("revision")
+    if isinstance(trained, str) and _last(trained) != _last(asked):
+        return [f"it was made for the base {trained}; base.model is {asked}"]
+    if isinstance(revision, str) and suite.base.revision is not None and revision != suite.base.revision:
+        return [f"it was made for revision {revision} of the base; base.revision is {suite.base.revision}"]
+    return []
+
+
+def _last(model: str) -> str:
+    """A model's name without its owner or folder: a local copy is the same model."""
+    return model.rstrip("/").rpartition("/")[2].lower()
+
+
+def _prompts(suite: Suite, recipe: Recipe) -> list[str]:
+    found = []
+    form = recipe.data.format
+    in_chat = recipe.tokenizer.chat_template or form in CHAT_TEMPLATES
+    if in_chat and not suite.base.chat_template:
+        found.append(f"it was trained on {form} in a chat template; base.chat_template = false asks it plain prompts")
+    if not in_chat and suite.base.chat_template:
+        found.append(f"it was trained on plain prompts ({form}); base.chat_template wraps what it is asked")
+    for task in suite.tasks:
+        changed = sorted({"doc_to_text", "target_delimiter", "description"} & task.override.keys())
+        if task.name.removeprefix("mini_") == form and changed:
+            found.append(f"it was trained on the prompt of {form}; tasks.{task.name}.override changes {changed[0]}")
+    return found
+
+
+def _quantization(suite: Suite, name: str, recipe: Recipe) -> list[str]:
+    used = {v.quantization for v in suite.all_variants() if v.adapter == name and v.quantization}
+    if recipe.quantization is None:
+        return ["it was trained on a base that is not quantised"] if used else []
+    found = []
+    for quantization in sorted(used & suite.quantizations.keys()):
+        keys = _differing(recipe.quantization, suite.quantizations[quantization])
+        if keys:
+            found.append(f"it was trained on another quantisation than quantizations.{quantization}: {', '.join(keys)}")
+    return found
+
+
+def _differing(trained: QuantizationSpec, asked: QuantizationSpec) -> list[str]:
+    """The keys that differ, but for a compute dtype that one of them leaves to the base's."""
+    ours, theirs = trained.model_dump(), asked.model_dump()
+    return [key for key in ours if ours[key] != theirs[key] and None not in (ours[key], theirs[key])]
+
+
+def _length(suite: Suite, recipe: Recipe) -> list[str]:
+    trained, asked = recipe.training.get("max_length"), suite.base.max_length
+    if isinstance(trained, int) and asked is not None and asked > trained:
+        return [f"it was trained on at most {trained} tokens; base.max_length = {asked} asks it more"]
+    return []

@@ -1,0 +1,108 @@
+"""The contract check: each way in which a suite may ask an adapter otherwise than it was trained."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from phibench.adapters.recipe import Recipe, find_recipe, read_recipe
+from phibench.harness.contract import breaches, folder_breaches, suite_breaches
+from phibench.harness.suite import Suite
+
+NF4 = {"load_in_4bit": True, "bnb_4bit_quant_type": "nf4", "bnb_4bit_use_double_quant": True}
+
+
+def suite(base: dict[str, Any] | None = None, nf4: dict[str, Any] | None = None, **task: Any) -> Suite:
+    return Suite.model_validate(
+        {
+            "name": "s",
+            "base": {"model": "smollm2-135m", **(base or {})},
+            "quantizations": {"nf4": {**NF4, **(nf4 or {})}},
+            "adapters": {"a": {"path": "nowhere"}},
+            "variants": [{"name": "x", "adapter": "a", "quantization": "nf4"}],
+            "tasks": [{"name": "mini_webglm_qa", **task}],
+        }
+    )
+
+
+def recipe(name: str = "webglm-qlora-small", *settings: str) -> Recipe:
+    return read_recipe(find_recipe(name), settings)
+
+
+def test_an_adapter_that_is_asked_as_it_was_trained() -> None:
+    assert breaches(suite(), "a", recipe=recipe()) == []
+    assert breaches(suite({"max_length": 1024}), "a", config={}, recipe=recipe(), parts={"dtype": "bfloat16"}) == []
+    config = {"base_model_name_or_path": "/elsewhere/smollm2-135m/", "revision": None}
+    assert breaches(suite(), "a", config=config) == []
+    assert breaches(suite(nf4={"bnb_4bit_compute_dtype": "bfloat16"}), "a", recipe=recipe()) == []  # the base's own
+
+
+BREACHES: list[tuple[Suite, dict[str, Any], str]] = [
+    (
+        suite(),
+        {"config": {"base_model_name_or_path": "microsoft/phi-2"}},
+        "made for the base microsoft/phi-2; base.mod",
+    ),
+    (suite(), {"recipe": recipe("dialogsum-qlora")}, "made for the base microsoft/phi-2; base.model is smollm2-135m"),
+    (suite({"revision": "b"}), {"config": {"revision": "a"}}, "revision a of the base; base.revision is b"),
+    (
+        suite(),
+        {"recipe": recipe("riddles-chatml-qlora-small")},
+        "riddles in a chat template; base.chat_template = false",
+    ),
+    (suite({"chat_template": True}), {"recipe": recipe()}, "trained on plain prompts (webglm_qa); base.chat_template"),
+    (
+        suite(override={"doc_to_text": "Q: {{question}}"}),
+        {"recipe": recipe()},
+        "tasks.mini_webglm_qa.override changes doc",
+    ),
+    (suite(nf4={"bnb_4bit_quant_type": "fp4"}), {"recipe": recipe()}, "quantizations.nf4: bnb_4bit_quant_type"),
+    (
+        suite(nf4={"bnb_4bit_use_double_quant": False}),
+        {"recipe": recipe()},
+        "quantizations.nf4: bnb_4bit_use_double_quant",
+    ),
+    (suite({"max_length": 2048}), {"recipe": recipe()}, "at most 1024 tokens; base.max_length = 2048"),
+    (suite({"dtype": "float16"}), {"parts": {"dtype": "bfloat16"}}, "a base in bfloat16; base.dtype is float16"),
+]
+
+
+@pytest.mark.parametrize(("asked", "trained", "says"), BREACHES, ids=[says[:40] for *_, says in BREACHES])
+def test_breaches(asked: Suite, trained: dict[str, Any], says: str) -> None:
+    found = breaches(asked, "a", **trained)
+    assert any(says in breach and breach.startswith("adapters.a: ") for breach in found), found
+
+
+def test_trained_without_quantisation() -> None:
+    plain = recipe("webglm-qlora-small").model_copy(update={"quantization": None})
+    assert breaches(suite(), "a", recipe=plain) == ["adapters.a: it was trained on a base that is not quantised"]
+
+
+def test_the_base_is_known_by_its_weights_where_it_can_be() -> None:
+    parts = {"base": "123"}
+    config = {"base_model_name_or_path": "a-copy"}
+    assert breaches(suite(), "a", config=config, parts=parts, base="123") == []
+    [told] = breaches(suite(), "a", config={"base_model_name_or_path": "smollm2-135m"}, parts=parts, base="124")
+    assert told == "adapters.a: it was trained on other weights than those of smollm2-135m"
+
+
+def test_a_record_of_another_version_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "phibench_training.json").write_text(json.dumps({"recipe": {"task": "webglm_qa"}}))
+    assert folder_breaches(suite(), "a", tmp_path) == []
+
+
+def test_from_a_folder_and_from_a_suite(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text(json.dumps({"base_model_name_or_path": "gpt2"}))
+    [only] = folder_breaches(suite(), "a", tmp_path)
+    record = {"recipe": recipe().model_dump(mode="json"), "parts": {"dtype": "float32"}}
+    (tmp_path / "phibench_training.json").write_text(json.dumps(record))
+    both = folder_breaches(suite({"dtype": "bfloat16"}), "a", tmp_path)
+    assert both == [only, "adapters.a: it was trained on a base in float32; base.dtype is bfloat16"]
+    fields = suite().model_dump(exclude_none=True)
+    fields["adapters"] = {"a": {"path": str(tmp_path)}, "b": {"recipe": "dialogsum-qlora"}, "c": {"path": "nowhere"}}
+    told = suite_breaches(Suite.model_validate(fields))
+    assert [breach.partition(":")[0] for breach in told] == ["adapters.a", "adapters.b"]
