@@ -360,6 +360,7 @@ def _measured(subject: Subject, evidence: Evidence) -> list[str]:
         facts.append(
             f"The base was measured as {code(measured_on)}; that this is {code(subject.base)} is the publisher's word."
         )
+    facts += [f"The run warned: {inline(_without_folders(warning))}" for warning in manifest.warnings]
     facts += [_contamination(info) for info in manifest.adapters]
     moved = [p for p in _MAKERS if subject.merged and subject.merged.versions.get(p) != manifest.versions.get(p)]
     if moved:

@@ -283,11 +283,13 @@ def test_whose_word_it_is_that_a_base_is_the_hubs(run: Path) -> None:
 
 def test_folders_of_the_machine_stay_off_the_card(run: Path) -> None:
     manifest = read_manifest(run)
+    edit_manifest(run, warnings=["the template in /home/me/t.jinja is another than in training"])
     info = AdapterInfo(name="summaries", source="/home/me/a", method="LORA", sha256="0", parameters=1)
     tasks = [task.model_copy(update={"dataset": "/home/me/rows.jsonl"}) for task in manifest.tasks]
     edit_manifest(run, model="/home/me/models/phi-2", adapters=[info], tasks=tasks)
     text = card(run, changed(base=None, base_name="/home/me/models/phi-2"))
     assert "/home/me" not in text
+    assert "The run warned: the template in t.jinja is another than in training" in text
     assert "`phi-2`" in text
 
 
