@@ -7,8 +7,9 @@ import logging
 import os
 import signal
 import sys
+import warnings
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NoReturn
 
 import typer
 from rich.console import Console
@@ -22,10 +23,12 @@ if TYPE_CHECKING:
     from .harness.run_folder import RunFolder
     from .harness.suite_file import SuiteFile
 
+_Precision = Literal["float32", "bfloat16", "float16"]
 _EXIT_CODES = (
     "Exit codes: 0 done, 1 a gate failed, 2 a mistake to mend, 3 some cells failed (the rest is there),"
     " 130 interrupted."
 )
+_MAKING = "Exit codes: 0 done, 2 a mistake to mend, such as an adapter of another base, 130 interrupted."
 app = typer.Typer(
     name="phibench",
     no_args_is_help=True,
@@ -276,6 +279,174 @@ def report(
             _out.print(str(path), highlight=False, soft_wrap=True)
 
 
+@app.command(epilog=_MAKING)
+def merge(
+    adapter: Annotated[str, typer.Argument(help="An adapter's folder or hub id; or RUN_DIR:VARIANT, a run's variant.")],
+    out: Annotated[Path, typer.Option(help="The folder to make. It appears whole or not at all.")],
+    into: Annotated[
+        Literal["base", "dequantized", "requantized"] | None,
+        typer.Option(
+            help="base: the base in its own precision. dequantized: the quantised base, dequantised, which is what"
+            " QLoRA saw. requantized: as base, then quantised again, which is what a 4-bit server loads."
+            " A run's variant says it itself."
+        ),
+    ] = None,
+    base: Annotated[
+        str | None, typer.Option(help="The base: a folder, a hub id or smollm2-135m. Default: the one it names.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="The base's branch, tag or commit on the hub.")] = None,
+    dtype: Annotated[
+        _Precision | None, typer.Option(help="The precision to merge in. Default: the base's own.")
+    ] = None,
+    quantization: Annotated[
+        Literal["nf4", "fp4", "int8"] | None,
+        typer.Option(help="For dequantized and requantized. Default: the one it was trained on, where known, or nf4."),
+    ] = None,
+    double_quant: Annotated[
+        bool | None, typer.Option("--double-quant/--no-double-quant", help="Quantise the 4-bit scales as well, or not.")
+    ] = None,
+    compute_dtype: Annotated[
+        _Precision | None,
+        typer.Option(help="What 4-bit layers compute in, once loaded. Default: the base's precision."),
+    ] = None,
+    device: Annotated[
+        str | None, typer.Option(help="Where to merge: cpu, cuda, ... Default: as the run did, or the fastest.")
+    ] = None,
+    max_shard_size: Annotated[str, typer.Option(help="The largest file of weights, such as 500MB or 5GB.")] = "5GB",
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that the base brings along. Read it first.")
+    ] = False,
+    force: Annotated[bool, typer.Option("--force", help="Put it in the place of an earlier merged model.")] = False,
+    offline: Annotated[bool, typer.Option("--offline", help="Never ask the hub; use what is on this machine.")] = False,
+) -> None:
+    """Merge an adapter, exactly as a suite's merged variants are made, and save it for plain transformers.
+
+    The folder holds safetensors, tokenizer, settings, and phibench_merge.json, which says how it was made.
+
+    Before it is kept, transformers reads it again, and every tensor must come back bit for bit.
+
+    Example: phibench merge out/checkpoint-1000 --into requantized --out merged
+
+    Example: phibench merge runs/mine-1a2b3c4d:merged-dequantized --out merged
+    """
+    from .harness.merging import Said, order_of
+
+    _quieten(offline=offline)
+    asked = Said(
+        into=into,
+        base=base,
+        revision=revision,
+        dtype=dtype,
+        quantization=quantization,
+        double_quant=double_quant,
+        compute_dtype=compute_dtype,
+        trust_remote_code=trust_remote_code,
+    )
+    order, chosen = order_of(adapter, asked, offline=offline)
+    for line in chosen:
+        _out.print(f"chosen for you: {escape(line)}", highlight=False, soft_wrap=True)
+
+    from .adapters.save import save_merged
+    from .harness.environment import choose_device
+    from .harness.progress import RunProgress
+
+    where = choose_device(device or order.device or "auto")
+    warnings.filterwarnings("ignore", category=FutureWarning)  # the libraries' notes on each other
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill leaves no half-written folder
+    with RunProgress(_out) as progress:
+
+        def said(what: str) -> Any:
+            return progress.bar(what, None)
+
+        record = save_merged(order, out, where, said, shard=max_shard_size, force=force, offline=offline)
+    _out.print(str(out), style="bold", highlight=False, soft_wrap=True)
+    _out.print(
+        f"{record.bytes / 2**20:,.1f} MiB of weights, read again bit for bit; identity {record.identity[:12]}",
+        highlight=False,
+        soft_wrap=True,
+    )
+
+
+@app.command(
+    epilog="Exit codes: 0 done, 2 a mistake to mend, such as no token or another's repository, 130 interrupted."
+)
+def push(
+    what: Annotated[
+        str,
+        typer.Argument(
+            help="An adapter's folder, a folder that phibench merge wrote, or RUN_DIR:VARIANT: a run's adapter variant"
+            " (its adapter is published) or merged variant (it is made again first)."
+        ),
+    ],
+    repo: Annotated[str, typer.Option(help="OWNER/NAME of the repository; it is made if it is not there.")],
+    run: Annotated[
+        Path | None, typer.Option(help="The run that measured it, for the card; RUN_DIR:VARIANT names it itself.")
+    ] = None,
+    private: Annotated[
+        bool, typer.Option("--private", help="Only for you: refused where the repository is public already.")
+    ] = False,
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Show the files and the card; needs no token and uploads nothing.")
+    ] = False,
+    base: Annotated[
+        str | None, typer.Option(help="The base's hub id, where the adapter names a folder of this machine.")
+    ] = None,
+    license: Annotated[
+        str | None, typer.Option("--license", help="The licence to state on the card, by its hub name.")
+    ] = None,
+    dataset: Annotated[
+        list[str] | None, typer.Option(help="Hub id of a dataset that it was trained on; repeatable.")
+    ] = None,
+    revision: Annotated[str | None, typer.Option(help="The branch to commit to. Default: the main one.")] = None,
+    create_pr: Annotated[
+        bool, typer.Option("--create-pr", help="Open a pull request on a repository that is there.")
+    ] = False,
+    commit_message: Annotated[str, typer.Option(help="What the commit says.")] = "",
+    trust_remote_code: Annotated[
+        bool, typer.Option("--trust-remote-code", help="Run code that the base brings along. Read it first.")
+    ] = False,
+    device: Annotated[
+        str | None, typer.Option(help="Where a merged variant is made: cpu, cuda, ... Default: as the run did.")
+    ] = None,
+) -> None:
+    """Publish an adapter or a merged model on the hub, with its tokenizer and a card that shows what was measured.
+
+    One commit holds safetensors weights, configuration, tokenizer and README.md, and nothing else.
+
+    The token is huggingface_hub's own: HF_TOKEN, or what `hf auth login` keeps.
+
+    Example: phibench push runs/mine-1a2b3c4d:adapter-nf4 --repo me/phi-2-mine --dry-run
+
+    Example: phibench push merged --run runs/mine-1a2b3c4d --repo me/phi-2-mine --private
+    """
+    _quieten(offline=False)
+    from .adapters.publish import Target
+    from .adapters.publish import push as upload
+    from .harness.progress import RunProgress
+    from .reports.publication import Request, prepared
+
+    warnings.filterwarnings("ignore", category=FutureWarning)  # the libraries' notes on each other
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    target = Target(repo, private=private, revision=revision, create_pr=create_pr, message=commit_message)
+    request = Request(what, target, run, base, license, tuple(dataset or ()), trust_remote_code, device)
+    with RunProgress(_err) as progress:
+
+        def said(text: str) -> Any:
+            return progress.bar(text, None)
+
+        with prepared(request, said) as publication:
+            for file in publication.files:
+                progress.say(f"{file.size:>15,} bytes  {file.name}")
+            total = sum(file.size for file in publication.files)
+            if not dry_run:
+                with said(f"uploading {total / 2**20:,.1f} MiB to {repo}"):
+                    address = upload(target, publication.files)
+    if dry_run:  # not before: while bars are shown, the terminal's library takes what is printed
+        print(publication.card, end="")
+    else:
+        _out.print(address, style="bold", highlight=False, soft_wrap=True)
+
+
 @app.command(epilog="Exit codes: 0 all that is needed is here, 2 something is missing.")
 def doctor() -> None:
     """Show versions, devices, memory, which attention and quantisation backends work here, and what to install."""
@@ -318,8 +489,6 @@ def _quieten(*, offline: bool) -> None:
 
 def _log_to(path: Path, *, verbose: bool) -> None:
     """Send every library's log to the run's log file, and to the terminal with -v."""
-    import warnings
-
     logging.captureWarnings(True)
     if not verbose:
         warnings.simplefilter("default")

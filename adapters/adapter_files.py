@@ -10,9 +10,10 @@ from typing import Any
 
 from ..errors import UserError
 from ..files import sha256_file, sha256_json
-from .spec import AdapterSpec
+from .spec import AdapterSpec, BaseSpec, is_local
 
 WEIGHTS = "adapter_model.safetensors"
+TRAINING = "phibench_training.json"  # how it was trained, where phibench trained it
 _PICKLE = "adapter_model.bin"
 
 
@@ -105,6 +106,42 @@ def read_adapter(name: str, folder: Path, source: str, *, allow_pickle: bool = F
     digest = sha256_json({"weights": sha256_file(weights), "config": _meaning(config)})
     has_tokenizer = (folder / "tokenizer_config.json").is_file()
     return AdapterFiles(name, folder, source, config, weights, digest, has_tokenizer)
+
+
+def base_of(adapter: AdapterFiles, model: str | None = None, **changes: Any) -> BaseSpec:
+    """The base an adapter goes on: the one that is named, else the one that its configuration names.
+
+    Args:
+        adapter: the adapter.
+        model: what the user calls the base, if anything.
+        changes: other fields of the base, such as its revision.
+
+    Raises:
+        UserError: when nobody names a base, or the one in the configuration was a folder that is not here.
+    """
+    named = adapter.config.get("base_model_name_or_path")
+    where = f"adapters.{adapter.name} = {adapter.source}"
+    if model is None:
+        if not isinstance(named, str) or not named:
+            raise UserError("its adapter_config.json names no base", where=where, fix="name the base with --base")
+        if named.startswith((".", "/", "~")) and not Path(named).expanduser().is_dir():
+            raise UserError(
+                f"its adapter_config.json names a base that is not on this machine: {named}",
+                where=where,
+                fix="name the base with --base: a folder or a hub id",
+            )
+        trained_on = adapter.config.get("revision")
+        changes.setdefault("revision", trained_on if isinstance(trained_on, str) and not is_local(named) else None)
+    return BaseSpec(model=model or str(named), **changes)
+
+
+def training_record(adapter: AdapterFiles) -> dict[str, Any] | None:
+    """How phibench trained an adapter, or None where it did not, or the note cannot be read."""
+    try:
+        record = json.loads((adapter.folder / TRAINING).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
+    return record if isinstance(record, dict) else None
 
 
 # Keys of adapter_config.json that do not change what the adapter computes.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import logging
 from collections.abc import Collection
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -16,6 +17,7 @@ from torch import nn
 from transformers import AutoConfig, AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from ..errors import UserError
+from ..files import write_text
 from .bundled import NAME as BUNDLED
 from .bundled import ensure_bundled
 from .identity import hash_ahead
@@ -134,6 +136,15 @@ def load_tokenizer(source: str, spec: BaseSpec, *, offline: bool = False) -> Pre
             fix="name a Jinja file instead of true, or set chat_template = false",
         )
     return tokenizer
+
+
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
+    """Save a tokenizer as others will load it: without transformers' notes on where this machine loaded it from."""
+    tokenizer.save_pretrained(folder)
+    file = folder / "tokenizer_config.json"
+    config = json.loads(file.read_text(encoding="utf-8"))
+    kept = {key: value for key, value in config.items() if key not in ("is_local", "local_files_only")}
+    write_text(file, json.dumps(kept, indent=2, ensure_ascii=False) + "\n")
 
 
 def _end_no_prompt(tokenizer: PreTrainedTokenizerBase, source: str) -> None:

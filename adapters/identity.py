@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import json
+from collections.abc import Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -85,6 +86,12 @@ def variant_parts(
         parts["quantization"] = sha256_json(quantization.model_dump())
         parts["version:bitsandbytes"] = version("bitsandbytes")
     return parts
+
+
+def other_parts(one: Mapping[str, str], other: Mapping[str, str]) -> list[str]:
+    """Names of the parts in which two identities differ, but for how a model is run: versions and attention."""
+    names = sorted(name for name in {*one, *other} if not name.startswith("version:") and name != "attention")
+    return [name for name in names if one.get(name) != other.get(name)]
 
 
 def version(distribution: str) -> str:

@@ -110,11 +110,14 @@ class _CellValues:
     units: dict[tuple[str, str], dict[_Key, Any]]  # (metric, filter) -> item -> value
 
 
-def compare_run(run_dir: Path, *, examples: int | None = None, seed: int | None = None) -> RunComparison:
-    """Compare every variant of a run folder with the manifest's baseline.
+def compare_run(
+    run_dir: Path, *, baseline: str | None = None, examples: int | None = None, seed: int | None = None
+) -> RunComparison:
+    """Compare every variant of a run folder with a baseline.
 
     Args:
         run_dir: a run folder, finished or not.
+        baseline: the variant that differences are taken to; by default the manifest's. The manifest returned names it.
         examples: how many items to pick per task: half improved, half worsened, where there are enough; by default as
             many as the suite says.
         seed: of the bootstraps, and of the order of examples that are equally telling; by default the run's own.
@@ -123,6 +126,8 @@ def compare_run(run_dir: Path, *, examples: int | None = None, seed: int | None 
         UserError: when the folder holds no run, or one of another schema.
     """
     manifest, results = read_manifest(run_dir), read_results(run_dir)
+    if baseline is not None:
+        manifest = manifest.model_copy(update={"baseline": baseline})
     examples = manifest.suite.get("output", {}).get("examples", _EXAMPLES) if examples is None else examples
     seed = manifest.seeds.get("bootstrap", 0) if seed is None else seed
     tasks, gaps = [], []

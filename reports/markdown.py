@@ -29,9 +29,9 @@ def render_markdown(view: View) -> str:
     Folds that would take it beyond :data:`LONGEST` characters are left out and named; the open part never is.
     """
     folds = {}
-    metrics = _by_task("All metrics", [(task.task, task.metrics) for task in view.tasks])
+    metrics = by_task("All metrics", [(task.task, task.metrics) for task in view.tasks])
     if metrics is not None:
-        folds["all metrics"] = _fold(line("All metrics"), _table(metrics))
+        folds["all metrics"] = _fold(line("All metrics"), pipe_table(metrics))
     for task in view.tasks:
         if task.examples:
             examples = "\n\n".join(_example(example) for example in task.examples)
@@ -70,22 +70,23 @@ def _unlinked(text: str) -> str:
     return _LINKED.sub(lambda found: found[0] + _ZERO_WIDTH_SPACE, text)
 
 
-def _line(content: Line) -> str:
+def text_of(content: Line) -> str:
+    """A line in Markdown, its foreign pieces made inert."""
     write: dict[str, Callable[[str], str]] = {"own": str, "prose": inline, "name": code}
     return "".join(write[span.kind](span.text) for span in content)
 
 
-def _table(table: Table) -> str:
+def pipe_table(table: Table) -> str:
     """A pipe table; the caption is left to the heading above it."""
-    heads = [_line(column.heading) for column in table.columns]
+    heads = [text_of(column.heading) for column in table.columns]
     rules = ["---:" if column.numeric else "---" for column in table.columns]
     rows = [
-        [f"{_line(cell.content)} {mark(cell) if table.marked else ''}".rstrip() for cell in row] for row in table.rows
+        [f"{text_of(cell.content)} {mark(cell) if table.marked else ''}".rstrip() for cell in row] for row in table.rows
     ]
     return "\n".join("| " + " | ".join(row) + " |" for row in [heads, rules, *rows])
 
 
-def _by_task(caption: str, tables: Sequence[tuple[str, Table | None]]) -> Table | None:
+def by_task(caption: str, tables: Sequence[tuple[str, Table | None]]) -> Table | None:
     """The tasks' tables, which have the same columns, as one with the task in front."""
     found = [(task, table) for task, table in tables if table is not None]
     if not found:
@@ -100,16 +101,16 @@ def _first_screens(view: View) -> str:
     if view.description:
         parts.append(inline(view.description))
     if view.notices:
-        parts.append("\n".join(["> **Incomplete**", ">", *(f"> - {_line(notice)}" for notice in view.notices)]))
-    parts.append(_line(view.lead))
+        parts.append("\n".join(["> **Incomplete**", ">", *(f"> - {text_of(notice)}" for notice in view.notices)]))
+    parts.append(text_of(view.lead))
     if view.summary is not None:
-        parts += ["### Scores", view.summary.caption + ".", _table(view.summary)]
-        parts += [_line(note) for note in view.legend]
-    differences = _by_task("Differences", [(task.task, task.differences) for task in view.tasks])
+        parts += ["### Scores", view.summary.caption + ".", pipe_table(view.summary)]
+        parts += [text_of(note) for note in view.legend]
+    differences = by_task("Differences", [(task.task, task.differences) for task in view.tasks])
     if differences is not None:
-        parts += [f"### Differences to {code(view.baseline)}", _table(differences)]
+        parts += [f"### Differences to {code(view.baseline)}", pipe_table(differences)]
     if view.costs is not None:
-        parts += ["### Cost", view.costs.caption + ".", _table(view.costs)]
+        parts += ["### Cost", view.costs.caption + ".", pipe_table(view.costs)]
     return "\n\n".join(parts) + "\n"
 
 
@@ -135,11 +136,11 @@ def _fitted(start: str, folds: dict[str, str]) -> str:
 
 
 def _block(block: Block) -> str:
-    parts = [f"**{_line(block.title)}**"]
+    parts = [f"**{text_of(block.title)}**"]
     if block.lines:
-        parts.append("\n".join("- " + _line(content) for content in block.lines))
+        parts.append("\n".join("- " + text_of(content) for content in block.lines))
     if block.table is not None:
-        parts.append(_table(block.table))
+        parts.append(pipe_table(block.table))
     if block.curve is not None:
         parts.append(inline(block.curve.caption) + ".")
     if block.literal is not None:
@@ -148,7 +149,7 @@ def _block(block: Block) -> str:
 
 
 def _example(example: ShownExample) -> str:
-    parts = [f"**{_line(example.title)}**"]
+    parts = [f"**{text_of(example.title)}**"]
     if example.prompt is not None:
         parts.append(fenced(example.prompt))
     if example.choices:
@@ -162,7 +163,7 @@ def _example(example: ShownExample) -> str:
             )
             for choice in example.choices
         ]
-        heads = _table(Table("Choices", columns, ()))
+        heads = pipe_table(Table("Choices", columns, ()))
         parts.append("\n".join([heads, *("| " + " | ".join(row) + " |" for row in rows)]))
     if example.target is not None:
         parts += ["Reference:", fenced(example.target)]

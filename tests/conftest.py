@@ -7,3 +7,5 @@ os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels run without a GPU; triton reads it when it is imported
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the references in these tests are written for the CPU
+
+pytest_plugins = ["support.command"]

@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import io
 import os
 import re
 import subprocess
 import sys
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -16,6 +14,7 @@ import pytest
 from phibench import __version__, cli
 from phibench.errors import UserError
 from phibench.harness import doctor
+from support.command import Command, Ended
 from support.run_folder import write_run_folder
 
 SUITE = """name = "mine"
@@ -26,44 +25,7 @@ name = "base"
 [[tasks]]
 name = "mini_piqa"
 """
-COMMANDS = ("run", "train", "check", "list", "report", "doctor")
-
-
-@dataclass(frozen=True)
-class Ended:
-    """How a command ended."""
-
-    code: int
-    out: str
-    err: str
-
-    @property
-    def all(self) -> str:
-        return self.out + self.err
-
-
-Command = Callable[..., Ended]
-
-
-@pytest.fixture
-def phibench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Iterator[Command]:
-    """Runs the command line in this process, in an empty folder, with nobody at the keyboard."""
-    before = dict(os.environ)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
-    monkeypatch.setattr(sys, "stdin", io.StringIO())
-
-    def call(*arguments: object) -> Ended:
-        monkeypatch.setattr(sys, "argv", ["phibench", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        captured = capsys.readouterr()
-        return Ended(int(end.value.code or 0), captured.out, captured.err)
-
-    yield call
-    os.environ.clear()
-    os.environ.update(before)
+COMMANDS = ("run", "train", "merge", "push", "check", "list", "report", "doctor")
 
 
 def suite(text: str = SUITE, name: str = "mine.toml") -> str:
