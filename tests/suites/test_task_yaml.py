@@ -37,7 +37,8 @@ def requests(task: Any, limit: int = 2) -> list[Any]:
 
 
 def test_every_task_is_found(manager: TaskManager) -> None:
-    assert {"webglm_qa", "dialogsum", *MINI} <= set(manager.all_tasks)
+    loss = {f"{name}_loss" for name in ("webglm_qa", "dialogsum", "mini_webglm_qa", "mini_dialogsum")}
+    assert {"webglm_qa", "dialogsum", *loss, *MINI} <= set(manager.all_tasks)
 
 
 def test_the_tag_names_the_mini_tasks(tasks: dict[str, Any]) -> None:
@@ -118,6 +119,23 @@ def test_every_metric_that_is_returned_is_declared_and_the_other_way_round(tasks
     assert [name for name, direction in better.items() if direction is False] == [
         "citation_duplicates", "citation_fabricated", "citation_malformed", "answer_empty",
     ]  # fmt: skip
+
+
+def test_loss_tasks_ask_the_prompts_of_the_others_for_their_answers(manager: TaskManager) -> None:
+    tasks = manager.load(["phibench_loss"])["tasks"]
+    assert sorted(tasks) == ["mini_dialogsum_loss", "mini_webglm_qa_loss"]
+    rows = read_rows("mini", "webglm_test.jsonl")
+    task = tasks["mini_webglm_qa_loss"]
+    assert requests(task)[0] == (prompt(rows[0]["question"], rows[0]["references"]), rows[0]["answer"].strip())
+    rows = read_rows("mini", "dialogsum.jsonl")
+    text, summary = requests(tasks["mini_dialogsum_loss"])[0]
+    assert text.startswith("Instruct: Summarize the following conversation.\n")
+    assert summary == rows[0]["summary"].strip()
+    found = task.process_results({**task.eval_docs[0], "answer": " häuser\n"}, [(-14.0, False)])
+    assert found == {"nll_per_byte": 2.0}  # seven bytes
+    assert (task.aggregation().keys(), task.higher_is_better()) == ({"nll_per_byte"}, {"nll_per_byte": False})
+    with pytest.raises(ValueError, match="the answer is empty"):
+        task.process_results({**task.eval_docs[0], "answer": " "}, [(0.0, True)])
 
 
 def test_the_webglm_task_runs_on_rows_of_the_published_schema() -> None:

@@ -7,6 +7,7 @@ from collections.abc import Mapping, Sequence
 from statistics import fmean
 from typing import Any
 
+from phibench.suites.tasks.answer_loss import answer_loss
 from phibench.suites.tasks.dialogsum.prompt import completion, prompt, read_row
 from phibench.suites.tasks.rouge import rouge_f
 
@@ -52,6 +53,16 @@ def doc_to_text(doc: Mapping[str, Any]) -> str:
 def doc_to_target(doc: Mapping[str, Any]) -> list[str]:
     """Every reference summary; lm-eval shows the first in a few-shot example."""
     return [completion(summary) for summary in doc["summaries"]]
+
+
+def first_summary(doc: Mapping[str, Any]) -> str:
+    """The first reference summary."""
+    return completion(doc["summaries"][0])
+
+
+def loss_results(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, float]:
+    """How likely the first summary of a dialogue is held."""
+    return answer_loss(first_summary(doc), results)
 
 
 def process_results(doc: Mapping[str, Any], results: Sequence[str]) -> dict[str, float]:

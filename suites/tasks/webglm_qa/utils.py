@@ -8,6 +8,7 @@ from dataclasses import asdict
 from functools import cache
 from typing import Any
 
+from phibench.suites.tasks.answer_loss import answer_loss
 from phibench.suites.tasks.webglm_qa.prompt import completion, prompt, read_row
 from phibench.suites.tasks.webglm_qa.scores import score_answer
 from phibench.suites.tasks.webglm_qa.support import Judge, LexicalJudge, make_judge
@@ -48,6 +49,11 @@ def process_results(
     """
     scores = score_answer(results[0], doc["answer"], doc["references"], _judge(json.dumps(judge, sort_keys=True)))
     return asdict(scores)
+
+
+def loss_results(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, float]:
+    """How likely the answer of a row is held."""
+    return answer_loss(completion(doc["answer"]), results)
 
 
 @cache
