@@ -1,4 +1,4 @@
-"""How likely a model holds the answer that was written: held-out loss, item by item. What the `*_loss` tasks measure."""
+"""How likely a model holds the answer that was written: held-out loss, item by item, for the `*_loss` tasks."""
 
 from __future__ import annotations
 
