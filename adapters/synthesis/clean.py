@@ -25,7 +25,8 @@ _ENDINGS = ".?!…。？！"
 # A Roman numeral up to 49 that numbers: a dot or bracket and a space follow it. "I am" has neither.
 _ROMAN = r"(?=[IVX])(?:XL|X{0,3})(?:IX|IV|V?I{0,3})"
 _NUMBERING = re.compile(
-    rf"^\(?(?:\d{{1,3}}[.)](?:\s+|(?=[^\W\d_]|[\"“‘]))|\d{{1,3}}:\s+|{_ROMAN}[.)]\s+(?![a-z])|[A-Za-z]\)\s+)(?=\S)"
+    rf"^\(?(?:#?\d{{1,3}}[.)](?:\s+|(?=[^\W\d_]|[\"“‘]))|#?\d{{1,3}}:\s+|#\d{{1,3}}\s+"
+    rf"|{_ROMAN}[.)]\s+(?![a-z])|[A-Za-z]\)\s+)(?=\S)"
 )
 _BULLET = re.compile(r"^(?:[-–—•·*>]|#{1,6})\s+(?=\S)")
 _LABEL = re.compile(r"^(?:riddle|question|q)\s*(?:no\.?\s*)?#?\s*\d{0,3}\s*(?:[:.)]|[–—-]\s)\s*(?=\S)", re.IGNORECASE)
@@ -155,6 +156,12 @@ ROLE = Rule(
     "role removed", "A speaker's name before the text (`Kid:`, `user:`) is removed at the start only.", _without(_ROLE)
 )
 QUOTES = Rule("quotes removed", "Quotes around the whole text, or one without a partner at its end.", unquoted)
+NUMBERING = Rule(
+    "numbering removed",
+    "A number at the start with a dot, bracket or colon and a space (`1. `, `12) `, `IV. `); `1.5` stays.",
+    _without(_NUMBERING),
+)
+LABEL = Rule("label removed", "`Riddle 3:`, `Question:` and kin at the start.", _without(_LABEL))
 EMPTY = Rule("empty", "Nothing is left of it.", _unless(lambda text: not text.strip()))
 ECHO = Rule("echo", "It only repeats the riddle.")
 
@@ -178,12 +185,8 @@ RIDDLE_RULES = (
         lambda text: _EMPHASIS.sub(lambda found: found[2], text),
     ),
     Rule("bullet removed", "A bullet, heading or quotation mark of Markdown at the start.", _without(_BULLET)),
-    Rule(
-        "numbering removed",
-        "A number at the start with a dot, bracket or colon and a space (`1. `, `12) `, `IV. `); `1.5` stays.",
-        _without(_NUMBERING),
-    ),
-    Rule("label removed", "`Riddle 3:`, `Question:` and kin at the start.", _without(_LABEL)),
+    NUMBERING,
+    LABEL,
     ROLE,
     QUOTES,
     Rule("an answer", "The line is an answer, a hint or an explanation.", _unless(_ANSWER_LINE.search)),
@@ -208,9 +211,12 @@ FOLLOW_UP_RULES = (
     BROKEN,
     ROLE,
     Rule("next turn removed", "The model went on with a turn that is not the user's.", _without(_NEXT_TURN)),
+    NUMBERING,
+    LABEL,
     QUOTES,
     EMPTY,
     Rule("no question", "A follow-up without a question mark asks nothing.", _unless(lambda text: "?" not in text)),
+    Rule("several lines", "One short question was asked for.", _unless(lambda text: "\n" in text)),
     Rule(
         "not short",
         f"More than {_LONGEST_QUESTION} words: no child's question.",

@@ -248,7 +248,9 @@ def _key(name: str | None) -> str | None:
             raise UserError("this environment variable is not set", where=f"--api-key-env {name}")
         return None
     if not (key.isascii() and key.isprintable()):
-        raise UserError("the key holds characters that no header may have", where=f"environment variable {name}")
+        raise UserError(
+            "the key holds characters that no header may have", where=f"environment variable {name or DEFAULT_KEY}"
+        )
     return key
 
 
