@@ -49,7 +49,7 @@ class LocalGenerator:
             )
         self._identity = {
             "model": spec.model,
-            "revision": str(base.revision),
+            **({"revision": base.revision} if base.revision else {}),
             **base_parts(base),
             "tokenizer": tokenizer_hash(base.tokenizer),
             "chat_template": sha256_json(template),
@@ -68,10 +68,10 @@ class LocalGenerator:
     def identity(self) -> dict[str, str]:
         return self._identity
 
-    def texts_by(self) -> str:
-        """How texts were generated, in words."""
+    def how(self) -> str:
+        """See :class:`phibench.adapters.synthesis.generator.TextGenerator`."""
         ours = self.engine.texts_by() if isinstance(self.engine, TreeEngine) else f"plain: {self._why}"
-        return ours or "none"
+        return ours or "all found in the journal"
 
     def ask(self, requests: Sequence[Request], sampling: Sampling) -> Generator[tuple[int, Reply]]:
         """See :class:`phibench.adapters.synthesis.generator.TextGenerator`.

@@ -62,7 +62,7 @@ def render(manifest: Manifest, results: Results, rows: Sequence[dict[str, object
         "### Lengths",
         _table(
             ("Message", "Words: least", "median", "mean", "most"),
-            [(each.message, each.least, f"{each.median:g}", each.mean, each.most) for each in results.lengths],
+            [(each.message, each.least, each.median, each.mean, each.most) for each in results.lengths],
         ),
         _conversations(rows),
         "### How it was made",
@@ -98,7 +98,7 @@ def _rules(rules: Sequence[RuleOutcome]) -> str:
     parts = [_table(("Stage", "Rule", "Dropped", "Changed", "What it is for"), rows)] if rows else []
     if idle:
         told = "; ".join(f"{stage}: {', '.join(names)}" for stage, names in idle.items())
-        parts.append(f"Rules that found nothing: {inline(told)}.")
+        parts.append(_fold("Rules that found nothing", inline(told) + ".", [told]))
     return "\n\n".join(parts)
 
 
@@ -148,6 +148,7 @@ def _conversation(row: dict[str, object]) -> str:
 
 def _how(manifest: Manifest, results: Results) -> str:
     lines = [f"{inline(name)}: {code(value)}" for name, value in manifest.identity.items()]
+    lines.append(f"texts generated: {inline(results.generated)}")
     lines += [f"{inline(name)}: {code(str(value))}" for name, value in manifest.sampling.items()]
     lines += [
         f"seed: {manifest.seed}",
@@ -166,8 +167,14 @@ def _table(heads: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
     """A pipe table of cells that are inert already; numbers stand to the right."""
     numeric = [bool(rows) and all(isinstance(row[place], int | float) for row in rows) for place in range(len(heads))]
     lines = [heads, ["---:" if right else "---" for right in numeric]]
-    lines += [[f"{cell:,}" if isinstance(cell, int | float) else str(cell) for cell in row] for row in rows]
+    lines += [[_cell(cell) for cell in row] for row in rows]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def _cell(cell: object) -> str:
+    if isinstance(cell, float):
+        return f"{cell:,.1f}"
+    return f"{cell:,}" if isinstance(cell, int) else str(cell)
 
 
 def _fold(title: str, body: str, rows: Sequence[object]) -> str:

@@ -35,6 +35,7 @@ _ROLE = re.compile(
     r"|kid|child|user|human|assistant|ai|bot)\s*:\s*(?=\S)",
     re.IGNORECASE,
 )
+_ANSWER_MARK = re.compile(r"^a:\s+(?=\S)", re.IGNORECASE)
 _NEXT_TURN = re.compile(r"\n\s*(?:user|assistant|kid|child|human|ai|bot)\s*:.*\Z", re.IGNORECASE | re.DOTALL)
 _TOLD_ANSWER = re.compile(
     rf"(?<=[{re.escape(_ENDINGS + _CLOSING)}])\s*[(\[]?\s*(?:the\s+)?answer\s*(?::|is\b)[^?]*\Z", re.IGNORECASE
@@ -155,6 +156,7 @@ BROKEN = Rule(
 ROLE = Rule(
     "role removed", "A speaker's name before the text (`Kid:`, `user:`) is removed at the start only.", _without(_ROLE)
 )
+ANSWER_MARK = Rule("answer mark removed", "`A:` at the start only.", _without(_ANSWER_MARK))
 QUOTES = Rule("quotes removed", "Quotes around the whole text, or one without a partner at its end.", unquoted)
 NUMBERING = Rule(
     "numbering removed",
@@ -163,7 +165,8 @@ NUMBERING = Rule(
 )
 LABEL = Rule("label removed", "`Riddle 3:`, `Question:` and kin at the start.", _without(_LABEL))
 EMPTY = Rule("empty", "Nothing is left of it.", _unless(lambda text: not text.strip()))
-ECHO = Rule("echo", "It only repeats the riddle.")
+ECHO = Rule("echo", "It only repeats a message before it.")
+PARROT = Rule("instruction repeated", "It repeats six words in a row of what the model was told to do.")
 
 # ---- riddles
 
@@ -172,8 +175,12 @@ LAST_OF_CUT = Rule(
 )
 JOINED = Rule("lines joined", "A riddle that stood on several lines (a verse, a list with commas) is one again.")
 DUPLICATE = Rule("duplicate", "The same words in the same order as a riddle before it.")
-NEAR_DUPLICATE = Rule("near-duplicate", "Nearly the same words as a riddle before it; the earlier one stays.")
-OF_A_SEED = Rule("copy of a seed", "The same words, or nearly, as a seed: the seeds are not to be learnt by heart.")
+NEAR_DUPLICATE = Rule(
+    "near-duplicate", "Nearly the same words as a riddle before it, or a piece of one; the earlier one stays."
+)
+OF_A_SEED = Rule(
+    "copy of a seed", "The same words as a seed, nearly, or a piece of one: the seeds are not to be learnt by heart."
+)
 OVER_LIMIT = Rule("over the limit", "Left out by --limit.")
 
 RIDDLE_RULES = (
@@ -204,12 +211,13 @@ RIDDLE_RULES = (
 
 # ---- answers and follow-up questions
 
-ANSWER_RULES = (THINKING, CONTROL, BROKEN, ROLE, EMPTY)
+ANSWER_RULES = (THINKING, CONTROL, BROKEN, ROLE, ANSWER_MARK, EMPTY)
 FOLLOW_UP_RULES = (
     THINKING,
     CONTROL,
     BROKEN,
     ROLE,
+    ANSWER_MARK,
     Rule("next turn removed", "The model went on with a turn that is not the user's.", _without(_NEXT_TURN)),
     NUMBERING,
     LABEL,

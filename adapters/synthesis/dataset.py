@@ -15,7 +15,7 @@ from .settings import Settings
 from .similarity import KIN, groups, words
 from .split import held_out
 
-_MESSAGES = ("riddle", "answer", "follow_up", "final")
+_MESSAGES = {"riddle": "riddle", "answer": "answer", "follow_up": "follow-up", "final": "final answer"}
 
 
 def write_dataset(
@@ -54,6 +54,7 @@ def write_dataset(
             overlap("riddles of eval with those of train", [e.riddle for e in held], [e.riddle for e in train]),
             overlap("conversations of eval with those of train", [*map(_whole, held)], [*map(_whole, train)]),
         ],
+        generated=synthesis.how(),
         answered_by=dict(sorted(synthesis.answered_by.items())),
         sha256={name: sha256_file(folder / name) for name in (TRAIN, EVAL)},
     )
@@ -66,7 +67,7 @@ def _whole(conversation: Conversation) -> str:
 def _lengths(message: str, texts: Sequence[str]) -> Lengths:
     counts = [len(words(text)) for text in texts] or [0]
     return Lengths(
-        message=message.replace("_", "-"),
+        message=_MESSAGES[message],
         least=min(counts),
         median=statistics.median(counts),
         most=max(counts),

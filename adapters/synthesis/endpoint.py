@@ -64,6 +64,9 @@ class Endpoint:
     def identity(self) -> dict[str, str]:
         return {"endpoint": self.url, "model": self.model}
 
+    def how(self) -> str:
+        return "by the server"
+
     def ask(self, requests: Sequence[Request], sampling: Sampling) -> Generator[tuple[int, Reply]]:
         """See :class:`phibench.adapters.synthesis.generator.TextGenerator`.
 

@@ -54,6 +54,10 @@ class TextGenerator(Protocol):
         """What decides the answers beside the request: texts of two identities never share a data set."""
         ...
 
+    def how(self) -> str:
+        """How texts came about so far, in words, for the report."""
+        ...
+
     def ask(self, requests: Sequence[Request], sampling: Sampling) -> Generator[tuple[int, Reply]]:
         """Answer conversations: (position in `requests`, reply), in any order, each as soon as it is there.
 

@@ -19,11 +19,17 @@ from .journal import Journal, request_key
 from .results import StageCount
 from .rules import Rule, Tally
 from .settings import Settings
-from .similarity import DUPLICATE, Index, likeness, normalized
+from .similarity import DUPLICATE, Index, likeness, normalized, runs
 
 EXPAND, ANSWER, FOLLOW_UP, FINAL = STAGES = ("expand", "answer", "follow-up", "final answer")
 COMPARE = "compare"
-_ECHO = 0.9  # so like the riddle that it says nothing else
+_ECHO = 0.9  # so like a message before it that it says nothing else
+_PARROT = 6  # words in a row
+_TOLD = {
+    EXPAND: prompts.instructions(prompts.EXPAND),
+    ANSWER: prompts.instructions(prompts.ANSWER),
+    FOLLOW_UP: prompts.instructions(prompts.FOLLOW_UP),
+}
 _WHOLE_TEXT = (clean.PROMPT_CUT, clean.CUT, clean.UNFINISHED)
 
 
@@ -98,11 +104,17 @@ class Synthesis:
         found = self._ask_back(found)
         return self._conclude(found)
 
+    def how(self) -> str:
+        """How texts came about, in words."""
+        return self._generator.how()
+
     # ---- the stages
 
     def _expand(self) -> list[str]:
         """New riddles, cleaned one by one."""
-        self.tally.expect(EXPAND, (clean.PROMPT_CUT, clean.JOINED, clean.LAST_OF_CUT, *clean.RIDDLE_RULES))
+        self.tally.expect(
+            EXPAND, (clean.PROMPT_CUT, clean.JOINED, clean.LAST_OF_CUT, *clean.RIDDLE_RULES, clean.PARROT)
+        )
         given = self._settings
         requests = []
         for call in range(given.calls):
@@ -121,7 +133,7 @@ class Synthesis:
             if lines and reply.finish != STOPPED:
                 self.tally.record(EXPAND, clean.LAST_OF_CUT, lines.pop().text, None)
             cleaned = (self.tally.apply(EXPAND, clean.RIDDLE_RULES, line.text) for line in lines)
-            riddles += [riddle for riddle in cleaned if riddle is not None]
+            riddles += [riddle for riddle in cleaned if riddle is not None and not self._parrots(EXPAND, riddle)]
         return riddles
 
     def _compare(self, riddles: list[str]) -> list[str]:
@@ -179,7 +191,7 @@ class Synthesis:
         self, stage: str, asked: list[tuple[Message, ...]], rules: tuple[Rule, ...], found: list[Conversation]
     ) -> list[str | None]:
         """The cleaned answer to each conversation; None where it was dropped."""
-        self.tally.expect(stage, (*_WHOLE_TEXT, *rules, clean.ECHO))
+        self.tally.expect(stage, (*_WHOLE_TEXT, *rules, clean.PARROT, clean.ECHO))
         # Of what is asked, not of its place: a conversation that is dropped leaves the others as they are.
         requests = [Request(messages, _seed(self._settings.seed, stage, messages)) for messages in asked]
         texts: list[str | None] = []
@@ -187,11 +199,24 @@ class Synthesis:
             text = self._whole(stage, reply)
             if text is not None:
                 text = self.tally.apply(stage, rules, text)
-            if text is not None and likeness(text, each.riddle) >= _ECHO:
-                self.tally.record(stage, clean.ECHO, text, None)
+            if text is not None and (self._parrots(stage, text) or self._echoes(stage, text, each)):
                 text = None
             texts.append(text)
         return texts
+
+    def _parrots(self, stage: str, text: str) -> bool:
+        """Whether a text repeats the instruction of its stage; counted if so."""
+        said = any(not runs(text, _PARROT).isdisjoint(runs(told, _PARROT)) for told in _TOLD.get(stage, ()))
+        if said:
+            self.tally.record(stage, clean.PARROT, text, None)
+        return said
+
+    def _echoes(self, stage: str, text: str, conversation: Conversation) -> bool:
+        """Whether a text says what a message before it said; counted if so."""
+        said = any(likeness(text, message["content"]) >= _ECHO for message in conversation.messages)
+        if said:
+            self.tally.record(stage, clean.ECHO, text, None)
+        return said
 
     def _whole(self, stage: str, reply: Reply) -> str | None:
         """The text of a reply that is all of an answer to all of its prompt."""
@@ -234,7 +259,9 @@ class Synthesis:
 
 
 def _closest(index: Index, riddle: str) -> str | None:
-    """The text of an index that says nearly the same."""
+    """The text of an index that says nearly the same, or that the riddle is a piece of."""
+    if (whole := index.containing(riddle)) is not None:
+        return index.texts[whole]
     found = index.closest(riddle, DUPLICATE)
     return None if found is None else index.texts[found[0]]
 

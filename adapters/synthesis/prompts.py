@@ -5,6 +5,7 @@ The method is that of a published recipe (docs/synthesis.md); the words are ours
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 from .generator import Message
@@ -46,6 +47,11 @@ def follow_up(riddle: str, first: str) -> tuple[Message, ...]:
 def final(riddle: str, first: str, question: str) -> tuple[Message, ...]:
     """Go on with the conversation itself: no instruction stands beside it."""
     return (_user(riddle), Message(role="assistant", content=first), _user(question))
+
+
+def instructions(template: str) -> list[str]:
+    """What a template tells the model to do, without the places that are filled."""
+    return re.split(r"\{\w+\}", template)
 
 
 def _user(text: str) -> Message:

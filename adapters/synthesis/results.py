@@ -110,6 +110,7 @@ class Results(_Model):
     largest_group: int
     lengths: list[Lengths]
     overlaps: list[Overlap]
+    generated: str  # how texts of the last command came about
     answered_by: dict[str, int]  # model as the endpoint calls it -> answers
     sha256: dict[str, str]  # of the two data files
 

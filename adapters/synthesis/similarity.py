@@ -49,6 +49,7 @@ class Index:
 
     def __init__(self) -> None:
         self.texts: list[str] = []
+        self._plain: list[str] = []
         self._sets: list[frozenset[str]] = []
         self._by_word: dict[str, list[int]] = defaultdict(list)
 
@@ -58,6 +59,7 @@ class Index:
         for word in stems - _FUNCTION_WORDS:
             self._by_word[word].append(len(self.texts))
         self.texts.append(text)
+        self._plain.append(f" {normalized(text)} ")
         self._sets.append(stems)
 
     def alike(self, text: str, least: float) -> Iterator[tuple[int, float]]:
@@ -71,6 +73,11 @@ class Index:
             likeness = _jaccard(stems, self._sets[number])
             if likeness >= least:
                 yield number, likeness
+
+    def containing(self, text: str) -> int | None:
+        """The first text that has all the words of this one in a row."""
+        piece = f" {normalized(text)} "
+        return next((number for number, plain in enumerate(self._plain) if piece in plain), None)
 
     def closest(self, text: str, least: float = 0.0) -> tuple[int, float] | None:
         """The text that is most alike, the earliest of several; None where none is alike at all."""

@@ -91,7 +91,7 @@ def test_a_model_that_trees_do_not_serve_answers_the_plain_way(folder: Path, mon
     monkeypatch.setattr("phibench.harness.generator.find_way", lambda model: "it was made so")
     plain = LocalGenerator(BaseSpec(model=str(folder)), device="cpu", offline=True)
     assert type(plain.engine) is PlainEngine
-    assert plain.texts_by() == "plain: it was made so"
+    assert plain.how() == "plain: it was made so"
     ours = LocalGenerator(BaseSpec(model=str(folder)), device="cpu", offline=True)
     assert dict(plain.ask(some(), GREEDY)) == dict(ours.ask(some(), GREEDY))
     assert len(dict(plain.ask(some(2), SAMPLED))) == 2

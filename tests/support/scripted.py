@@ -47,6 +47,9 @@ class ScriptedGenerator:
     def identity(self) -> dict[str, str]:
         return {"model": "scripted"}
 
+    def how(self) -> str:
+        return "by a script"
+
     def ask(self, requests: Sequence[Request], sampling: Sampling) -> Generator[tuple[int, Reply]]:
         for position in reversed(range(len(requests))):  # in any order: here, the last first
             if self._left == 0:

@@ -137,10 +137,12 @@ def test_copies_of_seeds_and_of_one_another_go_and_the_first_stays(tmp_path: Pat
         "who guards the harbour lamp!",
         "Who is guarding the harbour's lamp?",
         "Who guards the mountain goat?",
+        "I am always ahead of the train.",
+        "Guards the mountain goat?",
     ]
     found, dropped = told(tmp_path, ["\n".join(lines)], ["A"] * 2, ["B?"] * 2, ["C"] * 2)
     assert [each.riddle for each in found] == [lines[2], lines[5]]
-    assert dropped == {"compare: copy of a seed": 2, "compare: duplicate": 1, "compare: near-duplicate": 1}
+    assert dropped == {"compare: copy of a seed": 3, "compare: duplicate": 1, "compare: near-duplicate": 2}
 
 
 def test_a_final_answer_that_was_cut_is_dropped(tmp_path: Path) -> None:
@@ -165,6 +167,20 @@ def test_first_answers_and_follow_ups_are_held_to_the_same(tmp_path: Path) -> No
     assert dropped == {
         "answer: cut": 1, "answer: echo": 1, "answer: not finished": 1, "answer: prompt cut": 1,
         "follow-up: no question": 1,
+    }  # fmt: skip
+
+
+def test_what_says_nothing_new_is_dropped(tmp_path: Path) -> None:
+    places = ("harbour", "tower", "garden", "castle")
+    call = "\n".join(f"Who waits at the {place}?" for place in places)
+    call += "\nWrite each riddle on one line, and write nothing but the riddles?"
+    answers: list[str | Reply] = ["It is the gate.", "Work it out step by step, in simple words!", "A bee?", "An oak."]
+    follow_ups: list[str | Reply] = ["But why a gate?", "A bee?", "Who waits at the castle?"]
+    found, dropped = told(tmp_path, [call], answers, follow_ups, ["It is the gate!"])
+    assert found == []
+    assert dropped == {
+        "expand: instruction repeated": 1, "answer: instruction repeated": 1, "follow-up: echo": 2,
+        "final answer: echo": 1,
     }  # fmt: skip
 
 
