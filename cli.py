@@ -335,9 +335,12 @@ def synthesize(
 ) -> None:
     """Make training data with a model: expand seeds, answer each riddle, ask back like a child, answer again.
 
-    Leaves train.jsonl and eval.jsonl (four messages a row), report.md (what each rule removed and why, overlap with the
-    seeds and between the splits), and requests.jsonl with every prompt, seed and answer. A command that was stopped
-    goes on when it is given again, and asks nothing twice.
+    Leaves train.jsonl and eval.jsonl, four messages a row; report.md, with
+    what each rule removed and why, and the overlap with the seeds and between
+    the splits; and requests.jsonl, with every prompt, seed and answer.
+
+    A command that was stopped goes on when it is given again, and asks
+    nothing twice.
     """
     from .adapters.synthesis.generator import Sampling
     from .adapters.synthesis.kinds import find_kind

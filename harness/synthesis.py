@@ -11,7 +11,16 @@ from ..adapters.synthesis.generator import TextGenerator
 from ..adapters.synthesis.journal import NAME as JOURNAL
 from ..adapters.synthesis.journal import Journal
 from ..adapters.synthesis.pipeline import Synthesis
-from ..adapters.synthesis.results import EVAL, MANIFEST, RESULTS, TRAIN, Results, read_manifest, write_model
+from ..adapters.synthesis.results import (
+    EVAL,
+    MANIFEST,
+    RESULTS,
+    TRAIN,
+    Results,
+    read_manifest,
+    read_results,
+    write_model,
+)
 from ..adapters.synthesis.settings import Settings, refuse_mixing
 from ..errors import UserError
 from .environment import versions
@@ -65,5 +74,8 @@ def synthesize(
         synthesis = Synthesis(settings, generator, journal, progress)
         conversations = synthesis.run()
     results = write_dataset(folder, settings, synthesis, conversations, time.perf_counter() - started)
+    if synthesis.asked == 0 and (folder / RESULTS).exists():  # how it came about is what an earlier command knows
+        earlier = read_results(folder)
+        results = results.model_copy(update={"seconds": earlier.seconds, "generated": earlier.generated})
     write_model(folder / RESULTS, results)
     return results

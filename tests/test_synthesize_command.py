@@ -79,7 +79,7 @@ def test_the_same_command_again_asks_nothing_and_changes_nothing(synthesize: Com
     with serving(ChatServer()) as server:
         synthesize(*served(server))
         asked = len(server.requests)
-        before = {name: Path("data", name).read_bytes() for name in FILES if name not in ("results.json", "report.md")}
+        before = {name: Path("data", name).read_bytes() for name in FILES}
         code, _ = synthesize(*served(server))
         assert (code, len(server.requests)) == (0, asked)
     assert before == {name: Path("data", name).read_bytes() for name in before}

@@ -89,6 +89,7 @@ class Synthesis:
         self.tally = Tally()
         self.stages: list[StageCount] = []
         self.answered_by: Counter[str] = Counter()
+        self.asked = 0  # requests that the journal did not answer
         self.lines = 0
         self.kept = 0
 
@@ -236,6 +237,7 @@ class Synthesis:
         waiting = [requests[i] for i in sorted(missing.values())]
         with self._progress.bar(stage, len(requests)) as bar:
             bar.advance(len(requests) - len(waiting))
+            self.asked += len(waiting)
             if waiting:
                 with contextlib.closing(self._generator.ask(waiting, sampling)) as replies:
                     for position, reply in replies:

@@ -99,7 +99,7 @@ class Results(_Model):
     """What came out."""
 
     schema_version: str = SCHEMA_VERSION
-    seconds: float  # of the last command
+    seconds: float  # of the last command that asked anything
     stages: list[StageCount]
     rules: list[RuleOutcome]
     lines: int  # riddles as the calls gave them, before any rule
@@ -110,7 +110,7 @@ class Results(_Model):
     largest_group: int
     lengths: list[Lengths]
     overlaps: list[Overlap]
-    generated: str  # how texts of the last command came about
+    generated: str  # how the texts of that command came about
     answered_by: dict[str, int]  # model as the endpoint calls it -> answers
     sha256: dict[str, str]  # of the two data files
 
