@@ -31,13 +31,13 @@ def write_dataset(
         seconds: that the command took so far.
     """
     riddles = [each.riddle for each in conversations]
-    out = held_out(riddles, settings.eval_share, settings.seed)
+    kin = groups(riddles, KIN)
+    out = held_out(kin, settings.eval_share, settings.seed)
     train = [each for number, each in enumerate(conversations) if number not in out]
     held = [each for number, each in enumerate(conversations) if number in out]
     for name, rows in ((TRAIN, train), (EVAL, held)):
         lines = [json.dumps({"id": each.id, "messages": list(each.messages)}, ensure_ascii=False) for each in rows]
         write_text(folder / name, "".join(line + "\n" for line in lines))
-    kin = groups(riddles, KIN)
     return Results(
         seconds=round(seconds, 2),
         stages=synthesis.stages,

@@ -17,8 +17,9 @@ from phibench.adapters.synthesis.pipeline import Conversation, Synthesis
 from phibench.adapters.synthesis.results import Results
 from phibench.adapters.synthesis.seeds import Seeds, embedded_seeds
 from phibench.adapters.synthesis.settings import Settings, refuse_mixing
+from phibench.adapters.synthesis.similarity import KIN, likeness
 from phibench.errors import UserError
-from support.scripted import NoProgress, ScriptedGenerator
+from support.scripted import THINGS, NoProgress, ScriptedGenerator
 
 SEEDS = embedded_seeds("riddles_seed.jsonl", "riddle")
 SETTINGS = Settings(KINDS["riddles"], SEEDS, calls=4, eval_share=0.2)
@@ -284,3 +285,22 @@ def test_another_model_is_not_mixed_in_and_more_calls_are_no_other_settings() ->
         refuse_mixing(before, SETTINGS.manifest({"model": "b"}, {}, {}), "here")
     more = replace(SETTINGS, calls=300, limit=7, eval_share=0.5)
     refuse_mixing(before, more.manifest({"model": "a"}, {"torch": "9"}, {"cores": 2}), "here")
+
+
+def test_the_files_keep_kin_on_one_side(tmp_path: Path) -> None:
+    conversations = [
+        Conversation(f"Who left the {thing} of thing{n} and place{n} in {colour}?", "A", "B?", "C")
+        for n, thing in enumerate(THINGS[:12])
+        for colour in ("red", "blue", "green")
+    ]
+    with Journal(tmp_path / "requests.jsonl") as journal:
+        synthesis = Synthesis(SETTINGS, ScriptedGenerator(), journal, NoProgress())
+    results = write_dataset(tmp_path, SETTINGS, synthesis, conversations, 1.0)
+    assert (results.groups, results.largest_group, results.eval) == (12, 3, 6)
+    sides = [
+        [json.loads(line)["messages"][0]["content"] for line in (tmp_path / name).read_text("utf-8").splitlines()]
+        for name in ("train.jsonl", "eval.jsonl")
+    ]
+    assert max(likeness(one, other) for one in sides[0] for other in sides[1]) < KIN
+    assert results.overlaps[1].closest[0].likeness < KIN
+    assert len(sides[0]) + len(sides[1]) == 36
