@@ -19,6 +19,7 @@ from phibench.adapters.synthesis.seeds import Seeds, embedded_seeds
 from phibench.adapters.synthesis.settings import Settings, refuse_mixing
 from phibench.adapters.synthesis.similarity import KIN, likeness
 from phibench.errors import UserError
+from phibench.suites.tasks.riddles import prompt as riddles
 from support.scripted import THINGS, NoProgress, ScriptedGenerator
 
 SEEDS = embedded_seeds("riddles_seed.jsonl", "riddle")
@@ -78,6 +79,12 @@ def test_rows_are_conversations_of_four_messages(tmp_path: Path) -> None:
         assert [message["role"] for message in messages] == ["user", "assistant", "user", "assistant"]
         assert messages[0]["content"].startswith("Who hides a ")  # numbering and instructions are no part of it
         assert messages[2]["content"].startswith("But why the ")  # nor are the role and the quotes
+
+
+def test_rows_are_what_training_takes(tmp_path: Path) -> None:
+    make(tmp_path, ScriptedGenerator())
+    for row in rows(tmp_path):
+        assert len(riddles.read_row(row, "a row")) == 4
 
 
 def test_every_text_is_one_that_the_journal_has(tmp_path: Path) -> None:
