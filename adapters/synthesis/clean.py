@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from .rules import Rule
 from .similarity import words
 
-_SHORTEST = 12  # characters of a riddle
+_SHORTEST = 12  # letters and digits of a riddle
 _LONGEST_QUESTION = 60  # words of a follow-up
 _LONGEST_VERSE = 8  # lines
 _LOOP = (5, 3)  # so many words in a row, so many times
@@ -35,7 +35,7 @@ _ROLE = re.compile(
     r"|kid|child|user|human|assistant|ai|bot)\s*:\s*(?=\S)",
     re.IGNORECASE,
 )
-_ANSWER_MARK = re.compile(r"^a:\s+(?=\S)", re.IGNORECASE)
+_ANSWER_MARK = re.compile(r"^a:\s+(?=\S)(?!.*\bb:)", re.IGNORECASE | re.DOTALL)  # A: and B: are a list
 _NEXT_TURN = re.compile(r"\n\s*(?:user|assistant|kid|child|human|ai|bot)\s*:.*\Z", re.IGNORECASE | re.DOTALL)
 _TOLD_ANSWER = re.compile(
     rf"(?<=[{re.escape(_ENDINGS + _CLOSING)}])\s*[(\[]?\s*(?:the\s+)?answer\s*(?::|is\b)[^?]*\Z", re.IGNORECASE
@@ -205,7 +205,11 @@ RIDDLE_RULES = (
         _unless(_ends_nowhere),
     ),
     Rule("bare question", "Nothing but `What am I?`.", _unless(_BARE.search)),
-    Rule("too short", f"Less than {_SHORTEST} characters.", _unless(lambda text: len(text) < _SHORTEST)),
+    Rule(
+        "too short",
+        f"Less than {_SHORTEST} letters and digits.",
+        _unless(lambda text: sum(map(str.isalnum, text)) < _SHORTEST),
+    ),
     Rule("loop", f"{_LOOP[0]} words in a row occur {_LOOP[1]} times: the model went in circles.", _unless(_loops)),
 )
 

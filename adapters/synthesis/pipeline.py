@@ -19,11 +19,12 @@ from .journal import Journal, request_key
 from .results import StageCount
 from .rules import Rule, Tally
 from .settings import Settings
-from .similarity import DUPLICATE, Index, likeness, normalized, runs
+from .similarity import DUPLICATE, Index, likeness, normalized, runs, words
 
 EXPAND, ANSWER, FOLLOW_UP, FINAL = STAGES = ("expand", "answer", "follow-up", "final answer")
 COMPARE = "compare"
 _ECHO = 0.9  # so like a message before it that it says nothing else
+_FEW = 5  # words in which order says much
 _PARROT = 6  # words in a row
 _TOLD = {
     EXPAND: prompts.instructions(prompts.EXPAND),
@@ -214,7 +215,10 @@ class Synthesis:
 
     def _echoes(self, stage: str, text: str, conversation: Conversation) -> bool:
         """Whether a text says what a message before it said; counted if so."""
-        said = any(likeness(text, message["content"]) >= _ECHO for message in conversation.messages)
+        before = [message["content"] for message in conversation.messages]
+        said = normalized(text) in map(normalized, filter(None, before))
+        if len(words(text)) > _FEW:  # "Why is that?" and "That is why." have the same words
+            said = said or any(likeness(text, other) >= _ECHO for other in before)
         if said:
             self.tally.record(stage, clean.ECHO, text, None)
         return said

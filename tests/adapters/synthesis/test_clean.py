@@ -89,6 +89,7 @@ def test_every_end_of_a_sentence_counts(text: str) -> None:
     ("What am I?", "bare question"),
     ("So, what is it?", "bare question"),
     ("Why me?", "too short"),
+    ("?????????????????", "too short"),
     ("Answer: a lantern.", "an answer"),
     ("A: A lantern.", "an answer"),
     ("(Hint: it glows.)", "an answer"),
@@ -171,6 +172,8 @@ def test_answers_keep_their_lines_and_marks() -> None:
     answer = "1. It has **1.** leg.\n2. It cannot walk.\n\nSo it is a mushroom!"
     assert cleaned(answer, ANSWER_RULES) == (answer, [])
     assert cleaned("assistant: It is a mushroom", ANSWER_RULES)[0] == "It is a mushroom"
+    assert cleaned("A: It is a mushroom", ANSWER_RULES)[0] == "It is a mushroom"
+    assert cleaned("A: a hat\nB: a leg", ANSWER_RULES)[0] == "A: a hat\nB: a leg"
 
 
 def test_a_call_is_one_riddle_a_line() -> None:

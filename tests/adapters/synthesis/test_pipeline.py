@@ -192,6 +192,11 @@ def test_what_says_nothing_new_is_dropped(tmp_path: Path) -> None:
     }  # fmt: skip
 
 
+def test_few_words_in_another_order_are_no_echo(tmp_path: Path) -> None:
+    found, dropped = told(tmp_path, ["Who rises in the east?"], ["That is why."], ["Why is that?"], ["It turns."])
+    assert (len(found), dropped) == (1, {})
+
+
 def test_a_limit_counts_what_it_leaves_out(tmp_path: Path) -> None:
     call = "Who rises in the east?\nWho waits by the door?\nWho sings at noon?"
     found, dropped = told(tmp_path, [call], ["A"] * 2, ["B?"] * 2, ["C"] * 2, limit=2)
