@@ -335,12 +335,15 @@ def synthesize(
 ) -> None:
     """Make training data with a model: expand seeds, answer each riddle, ask back like a child, answer again.
 
-    Leaves train.jsonl and eval.jsonl, four messages a row; report.md, with
-    what each rule removed and why, and the overlap with the seeds and between
-    the splits; and requests.jsonl, with every prompt, seed and answer.
+    Leaves train.jsonl and eval.jsonl (four messages a row), report.md and requests.jsonl.
 
-    A command that was stopped goes on when it is given again, and asks
-    nothing twice.
+    The report says what each rule removed and why, and what overlaps with the seeds and between the splits.
+
+    A command that was stopped goes on when it is given again, and asks nothing twice.
+
+    Example: phibench synthesize riddles --calls 6 --temperature 0.7
+
+    Example: phibench synthesize riddles --endpoint http://localhost:8000/v1 --model NAME --calls 300 --out riddles
     """
     from .adapters.synthesis.generator import Sampling
     from .adapters.synthesis.kinds import find_kind

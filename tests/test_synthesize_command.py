@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import json
 import os
 import signal
@@ -14,46 +13,34 @@ from pathlib import Path
 
 import pytest
 
-from phibench import cli
 from support.chat_server import ChatServer, serving
+from support.command import Command
 from support.models import CHATML, save_base, tiny_tokenizer
 
 KEY = "sk-very-secret-0123456789"
 FILES = ["eval.jsonl", "log.txt", "manifest.json", "report.md", "requests.jsonl", "results.json", "train.jsonl"]
-Command = Callable[..., tuple[int, str]]
+Synthesize = Callable[..., tuple[int, str]]
 
 
 @pytest.fixture
-def synthesize(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> Iterator[Command]:
+def synthesize(phibench: Command, monkeypatch: pytest.MonkeyPatch) -> Iterator[Synthesize]:
     """Runs the command in this process, in an empty folder: (exit code, what it printed)."""
-    before = dict(os.environ)
     handler = signal.getsignal(signal.SIGTERM)
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.setenv("COLUMNS", "200")
     monkeypatch.delenv("PHIBENCH_API_KEY", raising=False)
-    monkeypatch.setattr(sys, "stdin", io.StringIO())
 
     def call(*arguments: object) -> tuple[int, str]:
-        monkeypatch.setattr(sys, "argv", ["phibench", "synthesize", *map(str, arguments)])
-        capsys.readouterr()
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        captured = capsys.readouterr()
-        return int(end.value.code or 0), captured.out + captured.err
+        ended = phibench("synthesize", *arguments)
+        return ended.code, ended.all
 
     yield call
     signal.signal(signal.SIGTERM, handler)
-    os.environ.clear()
-    os.environ.update(before)
 
 
 def served(server: ChatServer, *more: object) -> list[object]:
     return ["riddles", "--endpoint", server.url, "--model", "riddler", "--calls", 3, "--out", "data", *more]
 
 
-def test_a_data_set_from_a_server(synthesize: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_data_set_from_a_server(synthesize: Synthesize, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PHIBENCH_API_KEY", KEY)
     with serving(ChatServer(key=KEY)) as server:
         code, said = synthesize(*served(server))
@@ -75,7 +62,7 @@ def test_a_data_set_from_a_server(synthesize: Command, monkeypatch: pytest.Monke
     assert (folder / "report.md").read_text(encoding="utf-8").startswith("## Synthesised riddles")
 
 
-def test_the_same_command_again_asks_nothing_and_changes_nothing(synthesize: Command) -> None:
+def test_the_same_command_again_asks_nothing_and_changes_nothing(synthesize: Synthesize) -> None:
     with serving(ChatServer()) as server:
         synthesize(*served(server))
         asked = len(server.requests)
@@ -85,7 +72,7 @@ def test_the_same_command_again_asks_nothing_and_changes_nothing(synthesize: Com
     assert before == {name: Path("data", name).read_bytes() for name in before}
 
 
-def test_what_broke_off_goes_on(synthesize: Command) -> None:
+def test_what_broke_off_goes_on(synthesize: Synthesize) -> None:
     with serving(ChatServer()) as server:
         code, _ = synthesize(*served(server, "--out", "whole"))
         whole = len(server.requests)
@@ -131,7 +118,7 @@ def test_a_process_that_is_stopped_loses_nothing(number: signal.Signals, code: i
     assert (tmp_path / "data/train.jsonl").read_text(encoding="utf-8")
 
 
-def test_a_data_set_from_a_local_model(synthesize: Command, tmp_path: Path) -> None:
+def test_a_data_set_from_a_local_model(synthesize: Synthesize, tmp_path: Path) -> None:
     model = save_base(tmp_path / "model", tokenizer=tiny_tokenizer(chat_template=CHATML), max_position_embeddings=4096)
     arguments = ["riddles", "--model", model, "--calls", 2, "--max-new-tokens", 6, "--device", "cpu", "--offline"]
     code, said = synthesize(*arguments, "--out", "data")
@@ -164,7 +151,7 @@ def test_a_data_set_from_a_local_model(synthesize: Command, tmp_path: Path) -> N
     (["riddles", "--model", "./gone"], "this folder holds no transformers model"),
     (["riddles", "--dtype", "float3"], "there is no such precision"),
 ])  # fmt: skip
-def test_mistakes_to_mend(arguments: list[str], says: str, synthesize: Command) -> None:
+def test_mistakes_to_mend(arguments: list[str], says: str, synthesize: Synthesize) -> None:
     Path("thesis").mkdir()
     Path("thesis/chapter.txt").write_text("years of work", encoding="utf-8")
     code, said = synthesize(*arguments)
@@ -174,7 +161,7 @@ def test_mistakes_to_mend(arguments: list[str], says: str, synthesize: Command) 
     assert [path.name for path in Path("thesis").iterdir()] == ["chapter.txt"]
 
 
-def test_a_runs_folder_is_left_alone(synthesize: Command) -> None:
+def test_a_runs_folder_is_left_alone(synthesize: Synthesize) -> None:
     Path("run").mkdir()
     Path("run/manifest.json").write_text('{"schema_version": "1"}', encoding="utf-8")
     with serving(ChatServer()) as server:
