@@ -20,6 +20,9 @@ from . import __version__
 from .errors import Exit, SuiteFaults, UserError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from .adapters.synthesis.settings import Settings
     from .harness.run_folder import RunFolder
     from .harness.suite_file import SuiteFile
 
@@ -264,6 +267,165 @@ def list_names(
     # A file or a pipe gets each name on one line.
     console = _out if _out.is_terminal else Console(width=400)
     console.print(table if rows else f'nothing here has "{escape(part)}" in its name')
+
+
+@app.command(epilog="Exit codes: 0 done, 2 a mistake to mend, 130 interrupted; the same command then goes on.")
+def synthesize(
+    kind: Annotated[str, typer.Argument(help="What to make: riddles.")],
+    out: Annotated[Path | None, typer.Option(help="The data set's folder. Default: runs/KIND.")] = None,
+    seeds: Annotated[
+        Path | None,
+        typer.Option(
+            help='Seeds to expand: JSON Lines with a column "riddle", or a .txt file with one a line.'
+            " Default: the 42 that come with phibench.",
+        ),
+    ] = None,
+    model: Annotated[
+        str | None,
+        typer.Option(
+            help="A local folder, a hub id, or smollm2-135m (the default, to try it out: too small for good data);"
+            " with --endpoint, the model's name there.",
+        ),
+    ] = None,
+    endpoint: Annotated[
+        str | None,
+        typer.Option(help="Ask an OpenAI-compatible server, not a local model: its address up to and including /v1."),
+    ] = None,
+    api_key_env: Annotated[
+        str | None,
+        typer.Option(
+            help="The environment variable that holds the server's key, which is written nowhere."
+            " Default: PHIBENCH_API_KEY, if it is set.",
+        ),
+    ] = None,
+    calls: Annotated[
+        int,
+        typer.Option(
+            min=1,
+            help="Calls that ask for new riddles; the published recipe made 300. Raise it later in the same folder,"
+            " and only what is new is asked.",
+        ),
+    ] = 30,
+    per_call: Annotated[int, typer.Option(min=1, help="Seeds shown, and riddles asked for, in each call.")] = 10,
+    limit: Annotated[int | None, typer.Option(min=1, help="Have at most this many riddles answered.")] = None,
+    eval_share: Annotated[
+        float, typer.Option(min=0.0, max=0.9, help="The share of the conversations held out in eval.jsonl.")
+    ] = 0.1,
+    seed: Annotated[int, typer.Option(help="All chance comes from it: seeds shown, texts, split.")] = 0,
+    temperature: Annotated[float, typer.Option(min=0.0, help="Of sampling; 0 always takes the likeliest token.")] = 1.0,
+    top_p: Annotated[float, typer.Option(min=0.01, max=1.0, help="Sample from this share of the probability.")] = 1.0,
+    top_k: Annotated[
+        int | None,
+        typer.Option(
+            min=0,
+            help="Sample from so many likeliest tokens; 0 from all. Default: 50 for a local model, as transformers has"
+            " it; a server is told only what is given here.",
+        ),
+    ] = None,
+    max_new_tokens: Annotated[
+        int, typer.Option(min=1, help="Tokens of one text at most; an answer that is cut there is dropped.")
+    ] = 500,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a hub model.")] = None,
+    dtype: Annotated[str, typer.Option(help="A local model's: auto, float32, bfloat16 or float16.")] = "auto",
+    device: Annotated[str, typer.Option(help="A local model's: auto, cpu, cuda, cuda:1, ...")] = "auto",
+    offline: Annotated[bool, typer.Option("--offline", help="Never ask the hub; use what is on this machine.")] = False,
+    concurrency: Annotated[int, typer.Option(min=1, help="Requests to a server that are under way together.")] = 8,
+    timeout: Annotated[float, typer.Option(min=1.0, help="Seconds to wait for one answer of a server.")] = 300.0,
+    quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing but errors.")] = False,
+) -> None:
+    """Make training data with a model: expand seeds, answer each riddle, ask back like a child, answer again.
+
+    Leaves train.jsonl and eval.jsonl (four messages a row), report.md and requests.jsonl.
+
+    The report says what each rule removed and why, and what overlaps with the seeds and between the splits.
+
+    A command that was stopped goes on when it is given again, and asks nothing twice.
+
+    Example: phibench synthesize riddles --calls 6 --temperature 0.7
+
+    Example: phibench synthesize riddles --endpoint http://localhost:8000/v1 --model NAME --calls 300 --out riddles
+    """
+    from .adapters.synthesis.generator import Sampling
+    from .adapters.synthesis.kinds import find_kind
+    from .adapters.synthesis.seeds import embedded_seeds, read_seeds, refuse_too_few
+    from .adapters.synthesis.settings import Settings
+    from .harness.run_folder import RunFolder, disk_errors
+    from .harness.synthesis import refuse_foreign
+
+    _quieten(offline=offline)
+    what = find_kind(kind)
+    here = {"--revision": revision, "--dtype": dtype != "auto", "--device": device != "auto", "--offline": offline}
+    there = {"--api-key-env": api_key_env, "--concurrency": concurrency != 8, "--timeout": timeout != 300.0}
+    _refuse_misplaced(here if endpoint else there, "a local model" if endpoint else "a server", model, endpoint)
+    found = embedded_seeds(what.seeds, what.column) if seeds is None else read_seeds(seeds, what.column)
+    refuse_too_few(found, per_call)
+    settings = Settings(
+        what,
+        found,
+        calls=calls,
+        per_call=per_call,
+        limit=limit,
+        eval_share=eval_share,
+        seed=seed,
+        sampling=Sampling(temperature, top_p, 50 if top_k is None and endpoint is None else top_k, max_new_tokens),
+    )
+    folder = RunFolder(out or Path("runs") / what.name)
+    with disk_errors(folder.path):
+        refuse_foreign(folder.path)
+
+    def generator() -> tuple[Any, dict[str, Any]]:
+        if endpoint is not None:
+            from .adapters.synthesis.endpoint import Endpoint
+
+            name = str(model)
+            return Endpoint(endpoint, name, key_name=api_key_env, concurrency=concurrency, timeout=timeout), {}
+        from .harness.generator import local_generator
+
+        return local_generator(model, revision=revision, dtype=dtype, device=device, offline=offline)
+
+    with folder.locked(), disk_errors(folder.path):
+        _log_to(folder.log, verbose=False)
+        _synthesize(settings, generator, folder.path, Console(quiet=quiet))
+
+
+def _refuse_misplaced(given: dict[str, Any], whose: str, model: str | None, endpoint: str | None) -> None:
+    """Refuse options that would do nothing, and a server without the name of a model."""
+    if names := [name for name, value in given.items() if value]:
+        raise UserError(f"{' and '.join(names)} would do nothing: {whose} is not asked", fix="leave that out")
+    if endpoint is not None and not model:
+        raise UserError("a server needs the name of a model", where="--endpoint", fix="give --model as well")
+
+
+def _synthesize(
+    settings: Settings, generator: Callable[[], tuple[Any, dict[str, Any]]], folder: Path, console: Console
+) -> None:
+    from .harness.progress import RunProgress
+    from .harness.synthesis import synthesize as make
+    from .reports.synthesis import write_report
+
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # a polite kill loses no more than Ctrl-C
+    try:
+        with RunProgress(console) as progress:
+            with progress.bar("getting ready", None):
+                answering, hardware = generator()
+            results = make(settings, answering, hardware, folder, progress)
+    except KeyboardInterrupt:
+        _err.print(f"interrupted; the same command goes on where this stopped (in {folder})", highlight=False)
+        raise typer.Exit(Exit.INTERRUPTED) from None
+    report_path = write_report(folder)
+    console.print(
+        f"{results.lines} lines, {results.kept} riddles answered, {results.train + results.eval} conversations:"
+        f" {results.train} in train.jsonl, {results.eval} in eval.jsonl",
+        highlight=False,
+        soft_wrap=True,
+    )
+    console.print(str(report_path), style="bold", highlight=False, soft_wrap=True)
+    if not results.train:
+        raise UserError(
+            "no conversation came through all the rules",
+            where=str(folder),
+            fix="the report says what each rule dropped; a better model, or more --calls or --max-new-tokens, may help",
+        )
 
 
 @app.command(epilog="Exit codes: 0 done, 2 a mistake to mend, such as a folder that holds no run.")

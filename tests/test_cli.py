@@ -25,7 +25,7 @@ name = "base"
 [[tasks]]
 name = "mini_piqa"
 """
-COMMANDS = ("run", "train", "merge", "push", "check", "list", "report", "doctor")
+COMMANDS = ("run", "train", "merge", "push", "synthesize", "check", "list", "report", "doctor")
 
 
 def suite(text: str = SUITE, name: str = "mine.toml") -> str:
