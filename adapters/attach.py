@@ -15,8 +15,13 @@ from ..errors import UserError
 from .adapter_files import AdapterFiles
 
 
-def attach(model: PreTrainedModel, adapter: AdapterFiles) -> Any:
+def attach(model: PreTrainedModel, adapter: AdapterFiles, *, trainable: bool = False) -> Any:
     """Attach `adapter` to `model` (changed in place) and return the `PeftModel`, in evaluation mode.
+
+    Args:
+        model: the base.
+        adapter: what to attach.
+        trainable: whether its weights take gradients.
 
     Raises:
         UserError: when the adapter was made for another base (other target modules, shapes or layers), or its method
@@ -33,7 +38,9 @@ def attach(model: PreTrainedModel, adapter: AdapterFiles) -> Any:
     # Random values that the file's replace would take a second for a model like Phi-2. (peft's own low_cpu_mem_usage
     # keeps the file's dtype, which is not what peft does by default.)
     with _refused(model, adapter), no_init_weights() if _is_plain_lora(adapter, saved) else nullcontext():
-        peft_model = PeftModel.from_pretrained(model, str(adapter.folder), torch_device=str(model.device)).eval()
+        peft_model = PeftModel.from_pretrained(
+            model, str(adapter.folder), is_trainable=trainable, torch_device=str(model.device)
+        ).eval()
         expected = get_peft_model_state_dict(peft_model, save_embedding_layers=False)
     missing = sorted(set(expected) - set(saved))
     strange = sorted(set(saved) - set(expected) - embeddings)

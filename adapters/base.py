@@ -20,6 +20,7 @@ from ..errors import UserError
 from ..files import write_text
 from .bundled import NAME as BUNDLED
 from .bundled import ensure_bundled
+from .formats import TEMPLATES
 from .identity import hash_ahead
 from .spec import BaseSpec, is_local
 
@@ -128,12 +129,12 @@ def load_tokenizer(source: str, spec: BaseSpec, *, offline: bool = False) -> Pre
             fix="name the token that ends a text as eos_token in its tokenizer_config.json",
         )
     if isinstance(spec.chat_template, str):
-        tokenizer.chat_template = _read_template(spec.chat_template)
+        tokenizer.chat_template = TEMPLATES.get(spec.chat_template) or _read_template(spec.chat_template)
     if spec.chat_template and tokenizer.chat_template is None:
         raise UserError(
             "the tokenizer has no chat template of its own",
             where="base.chat_template",
-            fix="name a Jinja file instead of true, or set chat_template = false",
+            fix='set chat_template = "chatml" or name a Jinja file, or set it to false',
         )
     return tokenizer
 

@@ -77,3 +77,4 @@ PAIRS: dict[str, Callable[[ParsedRow, str], preferences.Row]] = {
 
 # Formats whose template a tokenizer may carry.
 CHAT_TEMPLATES = {"riddles": riddles.CHAT_TEMPLATE}
+TEMPLATES = {"chatml": riddles.CHAT_TEMPLATE}  # by the names that base.chat_template may have

@@ -92,6 +92,12 @@ class Recipe(Spec):
             raise ValueError('reference belongs to method = "dpo"')
         if self.reference == "frozen_adapter" and self.start is None:
             raise ValueError('reference = "frozen_adapter" needs start: the adapter that is copied')
+        if self.reference == "adapters_off" and self.start is not None:
+            raise ValueError(
+                'reference = "adapters_off" is the base alone: drop start, or merge it and name the result'
+            )
+        if self.lora is not None and self.start is not None:
+            raise ValueError("[lora] makes a new adapter, and start goes on with one: give only one of them")
         if self.quantization is not None and self.lora is None and self.start is None:
             raise ValueError("a quantised base needs [lora]: its own weights cannot be trained")
         return self
@@ -175,6 +181,9 @@ def _laid_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, A
     for key, value in over.items():
         both = isinstance(value, dict) and isinstance(found.get(key), dict) and key not in _WHOLE
         found[key] = _laid_over(found[key], value) if both else value
+    for key in ("start", "lora", "quantization"):
+        if found.get(key) in ("", {}):  # given empty, they take away what the parent had
+            del found[key]
     if "eval" in over:
         found.pop("eval_fraction", None)
     if "eval_fraction" in over:

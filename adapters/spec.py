@@ -96,7 +96,7 @@ class BaseSpec(Spec):
     trust_remote_code: bool = False
     allow_pickle: bool = False  # weights in other formats than safetensors
     attn_implementation: str | None = None
-    chat_template: bool | str = False  # False: plain prompts; True: the tokenizer's own; else a Jinja file
+    chat_template: bool | str = False  # False: plain prompts; True: the tokenizer's own; "chatml"; a Jinja file
     system_instruction: str | None = None
     fewshot_as_multiturn: bool = False
     max_length: Annotated[int, Field(ge=8)] | None = None  # tokens; default: the model's own context

@@ -5,6 +5,7 @@ from __future__ import annotations
 import gc
 import json
 import logging
+import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -25,11 +26,18 @@ from .identity import base_parts, tokenizer_hash, version
 from .recipe import Recipe, find_recipe, read_recipe
 from .rows import Rows, read_data
 from .spec import is_local
-from .trainers import Job, make_trainer, needs_trl
+from .trainers import Job, make_trainer, needs_trl, sample_hash
 from .watch import Step, curve_of, last_checkpoint
 
 _log = logging.getLogger(__name__)
 RECORD = "phibench_training.json"
+_TELLING = (
+    "report_to",
+    "run_name",
+    "disable_tqdm",
+    "logging_first_step",
+    "log_level",
+)  # change nothing that is trained
 Told = Callable[[Step], None]
 
 
@@ -112,6 +120,8 @@ def train(
         raise UserError(
             f"it starts from itself: {' > '.join([*chain, recipe.name])}", where=f"recipe {recipe.name}: start"
         )
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise UserError("training in several processes is not supported yet", where="WORLD_SIZE", fix="start one")
     rows, held_out = read_data(recipe, path, seed=seed, offline=offline)
     start, earlier = _start(
         recipe, path, base, device, seed=seed, on_step=on_step, offline=offline, chain=[*chain, recipe.name]
@@ -168,9 +178,13 @@ def _parts(
     start: AdapterFiles | None,
 ) -> dict[str, str]:
     """Everything that decides what is trained, by name."""
-    told = recipe.model_dump(exclude={"name", "description", "base", "start", "allow_nonfinite"})
+    told = recipe.model_dump(exclude={"name", "description", "base", "start", "data", "training"})
+    data = {"format": recipe.data.format, "eval_fraction": recipe.data.eval_fraction}
+    limits = [one.limit if one is not None else None for one in (recipe.data.train, recipe.data.eval)]
+    training = {key: value for key, value in recipe.training.items() if key not in _TELLING}
     return {
-        "recipe": sha256_json(told),
+        "recipe": sha256_json({**told, "data": data, "limits": limits, "training": training}),
+        "prompts": sample_hash(recipe, rows, base.tokenizer),
         "data": rows.sha256,
         **({"eval_data": held_out.sha256} if held_out is not None else {}),
         **({"start": start.sha256} if start is not None else {}),
@@ -213,18 +227,17 @@ def _train_into(folder: Path, job: Job, parts: dict[str, str], on_step: Told) ->
     before = _earlier_seconds(job.scratch)
     if checkpoint is not None:
         trainer.args.eval_on_start = False  # it was evaluated at the start
+        watch.go_on_from(checkpoint)
     try:
         trainer.start_clock()
         with made.refused():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
-    except KeyboardInterrupt:
+    except BaseException:  # Ctrl-C, no room left, a loss that is not finite: a whole checkpoint is gone on from
         write_text(job.scratch / "seconds", str(before + time.perf_counter() - started))
-        raise
-    except BaseException:
-        shutil.rmtree(job.scratch, ignore_errors=True)
         raise
     result = job.scratch / "result"
     shutil.rmtree(result, ignore_errors=True)
+    saved = made.evaluate_saved()
     made.save(result)
     record = {
         "recipe": recipe.model_dump(mode="json"),
@@ -242,6 +255,7 @@ def _train_into(folder: Path, job: Job, parts: dict[str, str], on_step: Told) ->
         "nonfinite_gradients": watch.nonfinite_gradients,
         "parts": parts,
         "curve": curve_of(trainer.state.log_history),
+        **saved,
         **made.facts(),
     }
     write_text(result / RECORD, json.dumps(record, indent=2) + "\n")

@@ -16,7 +16,8 @@ import torch
 from ..errors import UserError
 from ..files import sha256_json
 from .adapter_files import AdapterFiles
-from .base import LoadedBase
+from .attach import attach
+from .base import LoadedBase, save_tokenizer
 from .encode import Encoded, encode_pairs, encode_rows
 from .formats import CHAT_TEMPLATES
 from .quantize import copy_of
@@ -65,9 +66,12 @@ class Made:
             model.peft_config["default"].base_model_name_or_path = self.job.base.spec.model
             model.save_pretrained(folder, selected_adapters=["default"])
         else:
+            model.config.use_cache = self.job.base.model.config.use_cache
             model.save_pretrained(folder)
-        if self.job.recipe.tokenizer.model_fields_set or not hasattr(model, "peft_config"):
-            self.tokenizer.save_pretrained(folder)
+        (folder / "README.md").unlink(missing_ok=True)  # peft's, which is empty but for this machine's paths
+        carried = self.job.start is not None and self.job.start.has_tokenizer
+        if self.job.recipe.tokenizer.model_fields_set or carried or not hasattr(model, "peft_config"):
+            save_tokenizer(self.tokenizer, folder)
 
     def facts(self) -> dict[str, Any]:
         """What else the record says: what was trained, and that a reference stayed as it was.
@@ -93,6 +97,23 @@ class Made:
                 raise RuntimeError("the reference changed while the policy was trained")
             found |= {"reference_hash": after, "held_out_margins": getattr(self.trainer, "pairs", None)}
         return found
+
+    def evaluate_saved(self) -> dict[str, Any]:
+        """Where the best checkpoint is kept rather than the last: which it is, and its own held-out measures."""
+        state, args = self.trainer.state, self.trainer.args
+        if not args.load_best_model_at_end or state.best_global_step is None:
+            return {}
+        found = self.trainer.evaluate(metric_key_prefix="saved")
+        return {"saved_step": state.best_global_step, **found}
+
+
+def sample_hash(recipe: Recipe, rows: Rows, tokenizer: Any) -> str:
+    """The hash of the first rows as tokens: another prompt, mask or tokenizer makes another adapter."""
+    few = Rows(rows.source, rows.sha256, rows.rows[:16])
+    form = recipe.data.format
+    if recipe.method == "dpo":
+        return sha256_json(encode_pairs(few, form, max_length=None, tokenizer=tokenizer).rows)
+    return sha256_json(encode_rows(few, form, tokenizer, max_length=None, learn_prompts=False).rows)
 
 
 def needs_trl(recipe: Recipe) -> None:
@@ -130,6 +151,7 @@ def make_trainer(job: Job, on_step: Callable[[Step], None]) -> Made:
     with _refused(recipe):
         trainer = _trainer(job, config, tokenizer, train, held_out, watch)
     _set_dtype(trainer.model, recipe.trainable_dtype)
+    trainer.hold()
     trainer.remove_callback(PrinterCallback)  # `on_step` shows the progress
     reference = reference_hash(trainer) if recipe.method == "dpo" else None
     return Made(job, trainer, watch, tokenizer, train, held_out, reference)
@@ -139,6 +161,7 @@ def _config(job: Job) -> Any:
     """The libraries' own settings: ours first, and the recipe's over them."""
     from trl import DPOConfig, SFTConfig
 
+    _refuse_settings(job.recipe)
     held_out = job.held_out is not None
     settings = {
         "output_dir": str(job.scratch / "trainer"),
@@ -155,7 +178,7 @@ def _config(job: Job) -> Any:
         "eval_on_start": held_out,
         "include_num_input_tokens_seen": "all",
         "disable_tqdm": True,
-        "bf16": job.base.dtype == torch.bfloat16,
+        "bf16": job.base.dtype == torch.bfloat16 and not job.recipe.training.get("fp16"),
         "fp16": False,
         "use_cpu": job.device.type == "cpu",
         "dataset_num_proc": None,
@@ -165,10 +188,37 @@ def _config(job: Job) -> Any:
     return (DPOConfig if job.recipe.method == "dpo" else SFTConfig)(**settings)
 
 
+def _refuse_settings(recipe: Recipe) -> None:
+    """Refuse what our trainers do not do, or what would be written where others can read it."""
+    training = recipe.training
+    wrong = {
+        "output_dir": "checkpoints have their own place: use --out for the result",
+        "seed": "give the seed with --seed, or as a suite's seeds.training",
+        "hub_token": "a token does not belong in a recipe: huggingface_hub finds its own",
+        "push_to_hub_token": "a token does not belong in a recipe: huggingface_hub finds its own",
+    }
+    for key, why in wrong.items():
+        if key in training:
+            raise UserError(why, where=f"recipe {recipe.name}: training.{key}", fix="drop it")
+    ours: dict[str, tuple[Any, ...]] = {
+        "label_smoothing_factor": (0, 0.0),
+        "loss_type": ("sigmoid", ["sigmoid"]) if recipe.method == "dpo" else ("nll",),
+        "packing_strategy": ("bfd", "bfd_split"),
+    }
+    for key, allowed in ours.items():
+        if key in training and training[key] not in allowed:
+            text = f"{training[key]!r} is not what phibench's trainer does; it does {allowed[0]!r}"
+            raise UserError(text, where=f"recipe {recipe.name}: training.{key}", fix="drop it")
+
+
 def _tokenizer(job: Job) -> Any:
     """The base's tokenizer, or a copy with the recipe's changes."""
     spec = job.recipe.tokenizer
     tokenizer = copy.deepcopy(job.base.tokenizer)
+    if job.start is not None and job.start.has_tokenizer:
+        from transformers import AutoTokenizer
+
+        tokenizer = AutoTokenizer.from_pretrained(job.start.folder)
     where = f"recipe {job.recipe.name}: tokenizer"
     known = set(tokenizer.get_vocab()) | set(spec.add_tokens)
     for key in ("eos_token", "pad_token"):
@@ -221,7 +271,7 @@ def _trainer(job: Job, config: Any, tokenizer: Any, train: Encoded, held_out: En
         model.config.eos_token_id = model.generation_config.eos_token_id = tokenizer.eos_token_id
     options: dict[str, Any] = {}
     if job.start is not None:
-        model = _started(model, job.start, trainable=True)
+        model = attach(model, job.start, trainable=True)
     elif recipe.lora is not None:
         lora = LoraConfig(**{"task_type": "CAUSAL_LM", **recipe.lora})
         if recipe.reference == "model":
@@ -238,7 +288,7 @@ def _trainer(job: Job, config: Any, tokenizer: Any, train: Encoded, held_out: En
         if recipe.reference == "model":
             reference: Any = copy_of(job.base, recipe.quantization, job.device)
             if job.start is not None:  # trl patches the transformers model, in which peft has put the adapter's layers
-                reference = _started(reference, job.start, trainable=False).get_base_model()
+                reference = attach(reference, job.start).get_base_model()
             options["ref_model"] = reference
     else:
         from .sft import CompletionTrainer as Trainer
@@ -251,12 +301,6 @@ def _trainer(job: Job, config: Any, tokenizer: Any, train: Encoded, held_out: En
         callbacks=[watch],
         **options,
     )
-
-
-def _started(model: Any, start: AdapterFiles, *, trainable: bool) -> Any:
-    from peft import PeftModel
-
-    return PeftModel.from_pretrained(model, str(start.folder), is_trainable=trainable)
 
 
 def _set_dtype(model: Any, wanted: str) -> None:
@@ -287,7 +331,7 @@ def _refused(recipe: Recipe) -> Iterator[None]:
     """Take the libraries' complaints for the recipe's mistakes, but not what goes wrong in our own trainers."""
     try:
         yield
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, ImportError, KeyError, ZeroDivisionError) as error:
         if {Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)} & _OURS:
             raise
         text = " ".join(str(error).split())[:300]

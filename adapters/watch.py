@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import math
 import time
 from collections.abc import Callable
@@ -38,15 +39,36 @@ class Step:
 class Measured:
     """A trainer whose log entries say how fast it is and what memory it takes. Mix in before the trainer's class."""
 
-    _since: tuple[float, int] | None = None
+    _since: tuple[float, int | None] | None = None
+    held_in: dict[str, torch.dtype]  # the precision of each weight that is trained
+
+    def hold(self) -> None:
+        """Remember the precision of what is trained: peft reads checkpoints in float32, whatever was written."""
+        named = self.model.named_parameters()  # type: ignore[attr-defined]
+        self.held_in = {name: parameter.dtype for name, parameter in named if parameter.requires_grad}
+
+    def _load_from_checkpoint(self, *args: Any, **options: Any) -> None:
+        super()._load_from_checkpoint(*args, **options)  # type: ignore[misc]
+        self._put_back()
+
+    def _load_best_model(self) -> None:
+        super()._load_best_model()  # type: ignore[misc]
+        self._put_back()
+
+    def _put_back(self) -> None:
+        for name, parameter in self.model.named_parameters():  # type: ignore[attr-defined]
+            if name in self.held_in:
+                parameter.data = parameter.data.to(self.held_in[name])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add tokens per second since the last entry, and the memory: CUDA's peak so far, or the process's size now."""
         if "loss" in logs:
             seen = int(self.state.num_input_tokens_seen)  # type: ignore[attr-defined]
             now = time.perf_counter()
-            if self._since is not None and seen > self._since[1]:
-                logs["tokens_per_second"] = round((seen - self._since[1]) / max(now - self._since[0], 1e-9), 1)
+            if self._since is not None:
+                then, before = self._since
+                before = int(self._initial_num_input_tokens_seen) if before is None else before  # type: ignore[attr-defined]
+                logs["tokens_per_second"] = round((seen - before) / max(now - then, 1e-9), 1)
             self._since = (now, seen)
             cuda = self.args.device.type == "cuda"  # type: ignore[attr-defined]
             logs["memory_bytes"] = torch.cuda.max_memory_allocated() if cuda else psutil.Process().memory_info().rss
@@ -54,7 +76,7 @@ class Measured:
 
     def start_clock(self) -> None:
         """Let the first entry count from now."""
-        self._since = (time.perf_counter(), 0)
+        self._since = (time.perf_counter(), None)
 
 
 class Watch(TrainerCallback):
@@ -72,6 +94,10 @@ class Watch(TrainerCallback):
         self._allowed = allow_nonfinite
         self.nonfinite_losses = 0
         self.nonfinite_gradients = 0
+
+    def go_on_from(self, checkpoint: Path) -> None:
+        """Count on from what was counted when a checkpoint was written."""
+        self.nonfinite_losses, self.nonfinite_gradients = json.loads((checkpoint / COMPLETE).read_text())
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Look at the gradients before they are used."""
@@ -105,7 +131,7 @@ class Watch(TrainerCallback):
         """Mark the checkpoint that was just written as whole."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if folder.is_dir():
-            (folder / COMPLETE).touch()
+            (folder / COMPLETE).write_text(json.dumps([self.nonfinite_losses, self.nonfinite_gradients]))
 
     def _refuse(self, what: str, step: int) -> None:
         if self._allowed:

@@ -11,6 +11,7 @@ from typing import Any
 from ..adapters.adapter_files import AdapterFiles, read_adapter
 from ..adapters.bundled import NAME as BUNDLED
 from ..adapters.bundled import converted_dir, package_dir
+from ..adapters.formats import TEMPLATES
 from ..adapters.recipe import find_recipe, read_recipe
 from ..adapters.spec import AdapterSpec, VariantSpec, is_local
 from ..errors import SuiteFaults, UserError
@@ -93,7 +94,11 @@ def _base_faults(file: SuiteFile) -> list[UserError]:
                 fix=f'did you mean "{near[0]}"?' if near else "a relative folder counts from the suite's own",
             )
         )
-    if isinstance(base.chat_template, str) and not Path(base.chat_template).is_file():
+    if (
+        isinstance(base.chat_template, str)
+        and base.chat_template not in TEMPLATES
+        and not Path(base.chat_template).is_file()
+    ):
         faults.append(UserError(f"there is no file {base.chat_template}", where=file.where("base", "chat_template")))
     return faults
 

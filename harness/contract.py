@@ -8,12 +8,14 @@ item is asked, and stands in the report.
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from pydantic import ValidationError
 
+from ..adapters.bundled import NAME as BUNDLED
 from ..adapters.formats import CHAT_TEMPLATES
 from ..adapters.recipe import Recipe, find_recipe, read_recipe
 from ..adapters.spec import AdapterSpec, QuantizationSpec
@@ -83,10 +85,10 @@ def breaches(
         base: what the suite's base is, as an identity has it; None: not known.
     """
     trained_on = (parts or {}).get("base")
-    if trained_on is not None and base is not None:
+    if trained_on is not None and base is not None and ("@" in trained_on) == ("@" in base):
         found = [] if trained_on == base else [f"it was trained on other weights than those of {suite.base.model}"]
     else:
-        found = [*_base(suite, config or {}, recipe if config is None else None)]
+        found = [] if config is None else _base(suite, config)  # without one it is trained on the suite's own base
     if recipe is not None:
         found += [*_prompts(suite, recipe), *_quantization(suite, name, recipe), *_length(suite, recipe)]
     dtype = (parts or {}).get("dtype")
@@ -95,20 +97,30 @@ def breaches(
     return [f"adapters.{name}: {what}" for what in found]
 
 
-def _base(suite: Suite, config: Mapping[str, Any], recipe: Recipe | None) -> list[str]:
+def _base(suite: Suite, config: Mapping[str, Any]) -> list[str]:
     asked = suite.base.model
-    trained = config.get("base_model_name_or_path") or (recipe.base.model if recipe and recipe.base else None)
-    revision = config.get("revision")
-    if isinstance(trained, str) and _last(trained) != _last(asked):
+    trained, revision = config.get("base_model_name_or_path"), config.get("revision")
+    if isinstance(trained, str) and trained and not _same_model(trained, asked):
         return [f"it was made for the base {trained}; base.model is {asked}"]
     if isinstance(revision, str) and suite.base.revision is not None and revision != suite.base.revision:
         return [f"it was made for revision {revision} of the base; base.revision is {suite.base.revision}"]
     return []
 
 
-def _last(model: str) -> str:
-    """A model's name without its owner or folder: a local copy is the same model."""
-    return model.rstrip("/").rpartition("/")[2].lower()
+def _same_model(one: str, other: str) -> bool:
+    """Whether two names may be one model's: a local copy has the name, but not the owner."""
+    owners, names = zip(*(_owner_and_name(model) for model in (one, other)), strict=True)
+    return names[0] == names[1] and (None in owners or owners[0] == owners[1])
+
+
+def _owner_and_name(model: str) -> tuple[str | None, str]:
+    snapshot = re.search(r"models--([^/]+)--([^/]+)/snapshots/", model)  # a folder of the hub's cache
+    if snapshot:
+        return snapshot[1].lower(), snapshot[2].lower()
+    name = model.rstrip("/").rpartition("/")[2].lower()
+    name = re.sub(rf"^(smollm2-135m-instruct|{BUNDLED}-[0-9.]+)$", BUNDLED, name)  # the bundled model's other names
+    is_hub_id = re.fullmatch(r"[\w.-]+/[\w.-]+", model) is not None and not model.startswith(".")
+    return (model.partition("/")[0].lower() if is_hub_id and name != BUNDLED else None), name
 
 
 def _prompts(suite: Suite, recipe: Recipe) -> list[str]:
@@ -116,7 +128,9 @@ def _prompts(suite: Suite, recipe: Recipe) -> list[str]:
     form = recipe.data.format
     in_chat = recipe.tokenizer.chat_template or form in CHAT_TEMPLATES
     if in_chat and not suite.base.chat_template:
-        found.append(f"it was trained on {form} in a chat template; base.chat_template = false asks it plain prompts")
+        found.append(
+            f'it was trained on {form} in a chat template ("chatml"); base.chat_template = false asks it plain prompts'
+        )
     if not in_chat and suite.base.chat_template:
         found.append(f"it was trained on plain prompts ({form}); base.chat_template wraps what it is asked")
     for task in suite.tasks:

@@ -27,7 +27,7 @@ from ..adapters.variants import VariantFactory
 from ..errors import UserError
 from ..files import sha256_json
 from .contamination import check_contamination
-from .contract import folder_breaches
+from .contract import folder_breaches, suite_breaches
 from .engine.base import context_length, render_chat
 from .engine.requests import Encoder, Prepared
 from .environment import choose_device, hardware, versions
@@ -94,6 +94,7 @@ class Runner:
             KeyboardInterrupt: handed on, after what is finished was written.
         """
         try:
+            self._warn(suite_breaches(self.suite))
             with self._said("reading tasks and data"):
                 self._loaded_tasks = load_tasks(self.suite, self.selection.tasks)
             with self._said(f"loading {self.suite.base.model}"):
@@ -102,7 +103,9 @@ class Runner:
             self._choose(base)
             self._work_ahead(base, self._tasks_for(base.tokenizer))
             adapters = self._adapters(base)
-            self._warn(adapters, base)
+            weights = base_parts(base)["base"] if adapters else None
+            for name, files in adapters.items():
+                self._warn(folder_breaches(self.suite, name, files.folder, weights))
             with self._said("preparing the base"):
                 factory = VariantFactory(base, self.suite.quantizations, adapters, self.device)
             self._announce(factory)
@@ -205,11 +208,10 @@ class Runner:
             )
         return found
 
-    def _warn(self, adapters: dict[str, AdapterFiles], base: LoadedBase) -> None:
-        """Say what a suite asks of an adapter otherwise than it was trained to be asked."""
-        weights = base_parts(base)["base"] if adapters else None
-        for name, files in adapters.items():
-            for breach in folder_breaches(self.suite, name, files.folder, weights):
+    def _warn(self, breaches: list[str]) -> None:
+        """Say what a suite asks of an adapter otherwise than it was trained to be asked; once."""
+        for breach in breaches:
+            if breach not in self.state.manifest.warnings:
                 self.state.manifest.warnings.append(breach)
                 self.progress.say(f"warning: {breach}", style="yellow")
 

@@ -82,7 +82,9 @@ def say_trained(progress: RunProgress, name: str, record: dict[str, Any], *, is_
     held_out = [point["eval_loss"] for point in record["curve"] if point["eval_loss"] is not None]
     told = [f"last loss {losses[-1]:.3f}"] if losses else []
     if held_out:
-        told.append(f"held out {held_out[0]:.3f} before, {held_out[-1]:.3f} after")
+        told.append(f"held out {held_out[0]:.3f} before, {record.get('saved_loss', held_out[-1]):.3f} after")
+    if "saved_step" in record:
+        told.append(f"kept step {record['saved_step']}, the best")
     if record["resumed_at"]:
         told.append(f"gone on from step {record['resumed_at']}")
     for key, what in (("rows_dropped", "rows too long"), ("rows_shortened", "rows shortened")):

@@ -64,6 +64,9 @@ def test_what_a_recipe_extends_is_laid_under_it(tmp_path: Path) -> None:
         "child", {"r": 16, "lora_alpha": 8}, {"max_steps": 2, "seed": 3},
     )  # fmt: skip
     assert (recipe.data.train.file, recipe.data.eval_fraction) == ("rows.jsonl", None)  # one eval replaces the other
+    child.write_text('extends = "dpo-small"\nstart = ""\nreference = "adapters_off"\nlora.r = 4\n')
+    recipe = read_recipe(child)
+    assert (recipe.start, recipe.reference, recipe.lora) == (None, "adapters_off", {"r": 4})
     # A source is replaced whole: a dataset's split is not a file's.
     child.write_text('extends = "mine"\n[data]\ntrain = { path = "a/b", split = "train" }\n')
     assert read_recipe(child).data.train.file is None
@@ -188,6 +191,12 @@ BAD_RECIPES = {
         "needs start",
         "",
     ),
+    "adapters-off-and-a-start": (
+        'method = "dpo"\nreference = "adapters_off"\nstart = "x"\n' + RECIPE.replace("webglm_qa", "piqa_pairs"),
+        "is the base alone",
+        "",
+    ),
+    "a-new-adapter-and-a-start": ('start = "x"\nlora.r = 4\n' + RECIPE, "only one of them", ""),
     "quantised-and-whole": (RECIPE + "[quantization]\nload_in_4bit = true\n", r"needs \[lora\]", ""),
 }
 

@@ -158,12 +158,111 @@ def test_a_killed_training_ends_like_one_that_was_not(
     monkeypatch.setenv("PHIBENCH_CACHE", str(tmp_path / "another"))
     whole = trained(path, base)
 
-    def losses(record: dict[str, Any]) -> list[Any]:
-        return [(point["step"], point["loss"], point["eval_loss"]) for point in record["curve"]]
-
     assert losses(made.record) == losses(whole.record)
     ours, theirs = (load_file(folder / "adapter_model.safetensors") for folder in (made.folder, whole.folder))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def losses(record: dict[str, Any]) -> list[Any]:
+    return [(point["step"], point["loss"], point["eval_loss"]) for point in record["curve"]]
+
+
+@pytest.mark.parametrize("dtype", ["auto", "float32"])
+def test_a_quantised_training_that_was_stopped_ends_like_one_that_was_not(
+    dtype: str, base: LoadedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """peft reads the adapter of a checkpoint in float32, whatever it was trained in."""
+    text = RECIPE + '[quantization]\nload_in_4bit = true\nbnb_4bit_quant_type = "nf4"\n'
+    path = write(tmp_path, f'trainable_dtype = "{dtype}"\n{text}')
+
+    def stop(step: Step) -> None:
+        if step.step == 5:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        trained(path, base, on_step=stop)
+    made = trained(path, base)
+    assert made.record["resumed_at"] == 4
+    monkeypatch.setenv("PHIBENCH_CACHE", str(tmp_path / "another"))
+    whole = trained(path, base)
+    assert losses(made.record) == losses(whole.record)
+    assert made.record["trainable_dtypes"] == whole.record["trainable_dtypes"]
+    ours, theirs = (load_file(folder / "adapter_model.safetensors") for folder in (made.folder, whole.folder))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+
+
+def test_the_best_checkpoint_is_what_is_saved_and_told(base: LoadedBase, tmp_path: Path) -> None:
+    settings = ["training.load_best_model_at_end=true", "training.eval_steps=2", "training.learning_rate=0.2"]
+    made = trained(write(tmp_path), base, *settings)
+    found = held_out(made.record)
+    best = min((step for step in found if step), key=lambda step: found[step])
+    assert made.record["saved_step"] == best
+    assert made.record["saved_loss"] == pytest.approx(found[best], rel=1e-5)
+
+
+REFUSED = {
+    "training.output_dir=elsewhere": "checkpoints have their own place",
+    "training.seed=7": "give the seed with --seed",
+    "training.hub_token=hf_secret": "a token does not belong in a recipe",
+    "training.label_smoothing_factor=0.5": "0.5 is not what phibench's trainer does",
+    "training.loss_type=dft": "'dft' is not what phibench's trainer does",
+    "training.packing_strategy=wrapped": "'wrapped' is not what phibench's trainer does",
+    "training.gradient_accumulation_steps=0": "the libraries refuse its settings",
+}
+
+
+@pytest.mark.parametrize("setting", REFUSED)
+def test_settings_that_are_not_the_recipes_to_make(setting: str, base: LoadedBase, cache: Path, tmp_path: Path) -> None:
+    with pytest.raises(UserError, match=REFUSED[setting]):
+        trained(write(tmp_path), base, setting)
+    assert [entry for entry in cache.iterdir() if (entry / RECORD).exists()] == []
+
+
+def test_an_error_keeps_the_last_checkpoint(base: LoadedBase, cache: Path, tmp_path: Path) -> None:
+    def fails(step: Step) -> None:
+        if step.step == 5:
+            raise torch.OutOfMemoryError("no room")
+
+    path = write(tmp_path)
+    with pytest.raises(torch.OutOfMemoryError):
+        trained(path, base, on_step=fails)
+    assert trained(path, base).record["resumed_at"] == 4
+
+
+def test_what_was_counted_before_a_stop_is_counted_after_it(base: LoadedBase, tmp_path: Path) -> None:
+    def stop(step: Step) -> None:
+        if step.step == 5:
+            raise KeyboardInterrupt
+
+    path, settings = write(tmp_path), ["training.learning_rate=inf", "allow_nonfinite=true"]
+    with pytest.raises(KeyboardInterrupt):
+        trained(path, base, *settings, on_step=stop)
+    record = trained(path, base, *settings).record
+    assert (record["resumed_at"], record["nonfinite_gradients"]) == (4, 5)
+    # A recipe that does not allow it is not given the result of one that does.
+    with pytest.raises(UserError, match="a gradient is not finite"):
+        trained(path, base, "training.learning_rate=inf")
+
+
+def test_another_prompt_makes_another_adapter(
+    base: LoadedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from phibench.suites.tasks.dialogsum import prompt
+
+    path = write(tmp_path)
+    first = trained(path, base, "training.max_steps=1")
+    (tmp_path / "again.jsonl").write_bytes((tmp_path / "rows.jsonl").read_bytes())
+    assert not trained(path, base, "training.max_steps=1", "data.train.file=again.jsonl").is_new  # the same rows
+    assert not trained(path, base, "training.max_steps=1", "training.report_to=none").is_new
+    monkeypatch.setattr(prompt, "prompt", lambda dialogue: f"Sum up:\n{dialogue}\n")
+    second = trained(path, base, "training.max_steps=1")
+    assert second.is_new and second.folder != first.folder
+
+
+def test_several_processes_are_refused(base: LoadedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    with pytest.raises(UserError, match="several processes"):
+        trained(write(tmp_path), base)
 
 
 def test_a_half_written_checkpoint_is_not_gone_on_from(base: LoadedBase, cache: Path, tmp_path: Path) -> None:
@@ -262,6 +361,7 @@ def test_tokens_are_added_and_saved_with_the_adapter(base: LoadedBase, tmp_path:
         trained(path, base, f"tokenizer.add_tokens={[f'<{n}>' for n in range(20)] + ['<|im_end|>']}")
     with pytest.raises(UserError, match="is no token"):
         trained(path, base, "tokenizer.pad_token=<NO>")
+    path = write(tmp_path, path.read_text())  # rows of dialogues again
     with pytest.raises(UserError, match="has no chat template"):
         trained(path, base, "data.format=dialogsum")
 
@@ -321,6 +421,10 @@ def test_a_recipe_goes_on_from_anothers_adapter(base: LoadedBase, cache: Path, t
     (tmp_path / "more.toml").write_text(text.replace('start = "tiny"', 'start = "more"'))
     with pytest.raises(UserError, match="it starts from itself: more > more"):
         trained(tmp_path / "more.toml", base)
+    other = load(save_base(tmp_path / "other", "llama", max_position_embeddings=256, num_hidden_layers=1))
+    (tmp_path / "more.toml").write_text(text.replace('start = "tiny"', f'start = "{first.folder}"'))
+    with pytest.raises(UserError, match="the adapter does not fit this base"):
+        trained(tmp_path / "more.toml", other)
 
 
 def test_settings_of_the_environment_that_report_are_not_taken(

@@ -46,12 +46,16 @@ BREACHES: list[tuple[Suite, dict[str, Any], str]] = [
         {"config": {"base_model_name_or_path": "microsoft/phi-2"}},
         "made for the base microsoft/phi-2; base.mod",
     ),
-    (suite(), {"recipe": recipe("dialogsum-qlora")}, "made for the base microsoft/phi-2; base.model is smollm2-135m"),
+    (
+        suite(),
+        {"config": {"base_model_name_or_path": "evil/phi-2"}},
+        "made for the base evil/phi-2; base.model is smol",
+    ),
     (suite({"revision": "b"}), {"config": {"revision": "a"}}, "revision a of the base; base.revision is b"),
     (
         suite(),
         {"recipe": recipe("riddles-chatml-qlora-small")},
-        "riddles in a chat template; base.chat_template = false",
+        'riddles in a chat template ("chatml"); base.chat_te',
     ),
     (suite({"chat_template": True}), {"recipe": recipe()}, "trained on plain prompts (webglm_qa); base.chat_template"),
     (
@@ -105,4 +109,26 @@ def test_from_a_folder_and_from_a_suite(tmp_path: Path) -> None:
     fields = suite().model_dump(exclude_none=True)
     fields["adapters"] = {"a": {"path": str(tmp_path)}, "b": {"recipe": "dialogsum-qlora"}, "c": {"path": "nowhere"}}
     told = suite_breaches(Suite.model_validate(fields))
-    assert [breach.partition(":")[0] for breach in told] == ["adapters.a", "adapters.b"]
+    assert [breach.partition(":")[0] for breach in told] == ["adapters.a"]  # b is trained on the suite's own base
+
+
+@pytest.mark.parametrize(
+    ("trained", "asked", "same"),
+    [
+        ("microsoft/phi-2", "/models/phi-2", True),
+        ("microsoft/phi-2", "evil/phi-2", False),
+        ("HuggingFaceTB/SmolLM2-135M-Instruct", "smollm2-135m", True),
+        ("/cache/models/smollm2-135m-0.1.2", "smollm2-135m", True),
+        ("microsoft/phi-2", "/hub/models--microsoft--phi-2/snapshots/abc", True),
+        ("evil/phi-2", "/hub/models--microsoft--phi-2/snapshots/abc", False),
+    ],
+)
+def test_names_of_one_model(trained: str, asked: str, same: bool) -> None:
+    found = breaches(suite({"model": asked}), "a", config={"base_model_name_or_path": trained})
+    assert (found == []) == same
+
+
+def test_a_hub_commit_and_a_hash_of_files_are_not_compared() -> None:
+    config = {"base_model_name_or_path": "microsoft/phi-2"}
+    parts = {"base": "microsoft/phi-2@abc"}
+    assert breaches(suite({"model": "/models/phi-2"}), "a", config=config, parts=parts, base="0f") == []
