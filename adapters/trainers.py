@@ -66,6 +66,7 @@ class Made:
             model.peft_config["default"].base_model_name_or_path = self.job.base.spec.model
             model.save_pretrained(folder, selected_adapters=["default"])
         else:
+            model.to(self.job.base.dtype)
             model.config.use_cache = self.job.base.model.config.use_cache
             model.save_pretrained(folder)
         (folder / "README.md").unlink(missing_ok=True)  # peft's, which is empty but for this machine's paths

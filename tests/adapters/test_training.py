@@ -325,6 +325,7 @@ def test_every_weight(base: LoadedBase, tmp_path: Path) -> None:
     before = base.model.state_dict()
     moved = [name for name, tensor in model.state_dict().items() if not torch.equal(tensor, before[name])]
     assert len(moved) == len(before)
+    assert model.config.use_cache
     assert made.record["trainable_parameters"] == sum(p.numel() for p in base.model.parameters())
     assert load(made.folder).tokenizer.eos_token == base.tokenizer.eos_token  # a base of its own
 
