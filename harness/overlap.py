@@ -224,7 +224,8 @@ class _Task:
         at = np.flatnonzero(self._room >= FEWEST)
         keys = self._corpus.keys(at + self._begin, FEWEST)
         ordered = np.sort(keys)
-        often = _among(keys, ordered[most:][ordered[most:] == ordered[: len(ordered) - most]])  # in items or within one
+        later = ordered[most:]
+        often = _among(keys, later[later == ordered[: len(later)]])  # in items or within one
         at, run = at[often], np.unique(keys[often], return_inverse=True)[1]
         having = np.bincount(_distinct(run * items + item[at]) // max(items, 1))  # distinct items with each run
         begins = at[having[run] > most]

@@ -85,7 +85,8 @@ def test_what_broke_off_goes_on(synthesize: Synthesize) -> None:
         server.body = None
         code, _ = synthesize(*served(server))
         assert code == 0
-    assert len(server.requests) == 2 * whole
+    # One more where a request was under way when the first failure came: it may reach the server when that works again.
+    assert len(server.requests) - 2 * whole in (0, 1)
     assert Path("data/train.jsonl").read_bytes() == Path("whole/train.jsonl").read_bytes()
     assert Path("data/eval.jsonl").read_bytes() == Path("whole/eval.jsonl").read_bytes()
 

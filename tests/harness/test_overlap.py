@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from phibench.harness.overlap import COMMON, FEWEST, SHARE, WORDS, Overlap, find_overlaps, normalised_words
@@ -105,6 +105,7 @@ _TEXT = st.lists(st.sampled_from("ab"), max_size=24).map(" ".join)
 
 
 @settings(max_examples=80, deadline=None)
+@example([], [[], [""], ["", ""], ["a"], ["a a a a a a a a a a"]], 8)  # fewer runs than a template takes
 @given(st.lists(_TEXT, max_size=5), st.lists(st.lists(_TEXT, max_size=3), max_size=12), st.sampled_from([8, 11, 13]))
 def test_the_same_as_the_slow_answer_where_runs_repeat_and_overlap(
     rows: list[str], items: list[list[str]], words: int
