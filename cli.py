@@ -208,8 +208,6 @@ def train(
     read = read_recipe(path, settings or [])
     if out is not None and out.exists():
         raise UserError("there is something already", where=f"--out {out}", fix="give another folder")
-    if read.base is None:
-        raise UserError("the recipe names no base", where=f"{path}: base", fix="--set base.model=smollm2-135m")
     logging.captureWarnings(True)
     if not verbose:
         logging.getLogger().setLevel(logging.ERROR)

@@ -19,7 +19,7 @@ from filelock import FileLock, Timeout
 
 from ..errors import UserError
 from ..files import sha256_json, write_text
-from .adapter_files import AdapterFiles, read_adapter
+from .adapter_files import TRAINING, AdapterFiles, read_adapter
 from .base import LoadedBase
 from .bundled import cache_dir
 from .identity import base_parts, tokenizer_hash, version
@@ -30,7 +30,6 @@ from .trainers import Job, make_trainer, needs_trl, sample_hash
 from .watch import Step, curve_of, last_checkpoint
 
 _log = logging.getLogger(__name__)
-RECORD = "phibench_training.json"
 _TELLING = (
     "report_to",
     "run_name",
@@ -128,16 +127,16 @@ def train(
     )
     parts = _parts(recipe, base, device, rows, held_out, seed, start)
     folder = cache_dir() / "adapters" / f"{recipe.name}-{sha256_json(parts)[:16]}"
-    is_new = not (folder / RECORD).is_file()
+    is_new = not (folder / TRAINING).is_file()
     if is_new:
         needs_trl(recipe)
         work = folder.with_name(f".{folder.name}")
         with _alone(work, recipe):
-            if not (folder / RECORD).is_file():  # another process may just have made it
+            if not (folder / TRAINING).is_file():  # another process may just have made it
                 job = Job(recipe, base, device, seed, rows, held_out, start, work)
                 _train_into(folder, job, parts, on_step)
         gc.collect()  # a trainer is full of cycles: its model and optimizer would stay on the device
-    record = json.loads((folder / RECORD).read_text(encoding="utf-8"))
+    record = json.loads((folder / TRAINING).read_text(encoding="utf-8"))
     return Trained(folder, record, is_new, [*earlier, *_texts(rows)])
 
 
@@ -258,7 +257,7 @@ def _train_into(folder: Path, job: Job, parts: dict[str, str], on_step: Told) ->
         **saved,
         **made.facts(),
     }
-    write_text(result / RECORD, json.dumps(record, indent=2) + "\n")
+    write_text(result / TRAINING, json.dumps(record, indent=2) + "\n")
     shutil.rmtree(folder, ignore_errors=True)
     result.rename(folder)
     shutil.rmtree(job.scratch, ignore_errors=True)

@@ -15,14 +15,13 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from ..adapters.adapter_files import TRAINING
 from ..adapters.bundled import NAME as BUNDLED
 from ..adapters.formats import CHAT_TEMPLATES
 from ..adapters.recipe import Recipe, find_recipe, read_recipe
 from ..adapters.spec import AdapterSpec, QuantizationSpec
 from ..errors import UserError
 from .suite import Suite
-
-RECORD = "phibench_training.json"
 
 
 def suite_breaches(suite: Suite) -> list[str]:
@@ -56,7 +55,7 @@ def folder_breaches(suite: Suite, name: str, folder: Path, base: str | None = No
         ValueError: that, or its training record, is broken.
     """
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    file = folder / RECORD
+    file = folder / TRAINING
     record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     try:
         recipe = Recipe.model_validate(record["recipe"], strict=False) if "recipe" in record else None

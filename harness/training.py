@@ -41,7 +41,7 @@ def train_recipe(
     from .environment import choose_device
 
     if recipe.base is None:
-        raise UserError("the recipe names no base", where=f"{path}: base")
+        raise UserError("the recipe names no base", where=f"{path}: base", fix="--set base.model=smollm2-135m")
     with progress.bar(f"loading {recipe.base.model}", None):
         base = load_base(recipe.base, offline=offline)
     with telling(progress, recipe.name) as on_step:

@@ -20,21 +20,15 @@ from phibench.adapters.merge_record import RECORD, read_record
 from phibench.harness.results import read_manifest
 from support.command import Command, Ended
 from support.hub import TOKEN, Hub, running_hub
-from support.measured import measured_run
-from support.models import logits, lora, save_adapter, save_base, tiny_model
+from support.measured import measured_folder
+from support.models import logits
 from support.run_folder import edit_manifest
 
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base, an adapter that names it, and a run of both."""
-    folder = tmp_path_factory.mktemp("kept")
-    model = save_base(folder / "base")
-    adapted = tiny_model()
-    adapted.name_or_path = str(model)
-    save_adapter(adapted, folder / "adapter", lora())
-    measured_run(folder / "run", model, folder / "adapter")
-    return folder
+    return measured_folder(tmp_path_factory.mktemp("kept"))
 
 
 @pytest.fixture

@@ -15,10 +15,10 @@ from peft import get_peft_model_state_dict
 from safetensors.torch import load_file
 
 from phibench.adapters import train
-from phibench.adapters.adapter_files import AdapterFiles
+from phibench.adapters.adapter_files import TRAINING, AdapterFiles
 from phibench.adapters.base import LoadedBase
 from phibench.adapters.spec import VariantSpec
-from phibench.adapters.train import RECORD, ensure_trained
+from phibench.adapters.train import ensure_trained
 from phibench.adapters.variants import VariantFactory
 from phibench.adapters.watch import Step
 from phibench.errors import UserError
@@ -258,7 +258,7 @@ def test_each_part_of_what_it_is_made_from_counts(
 def test_a_folder_without_its_record_is_trained_again(base: LoadedBase, tmp_path: Path) -> None:
     recipe = write(tmp_path)
     adapter, record = ensure(recipe, base)
-    (adapter.folder / RECORD).unlink()
+    (adapter.folder / TRAINING).unlink()
     (adapter.folder / "adapter_model.safetensors").write_bytes(b"")
     again, second = ensure(recipe, base)
     assert again.sha256 == adapter.sha256

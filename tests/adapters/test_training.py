@@ -18,9 +18,10 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
+from phibench.adapters.adapter_files import TRAINING
 from phibench.adapters.base import LoadedBase
 from phibench.adapters.recipe import read_recipe
-from phibench.adapters.train import RECORD, Trained, train
+from phibench.adapters.train import Trained, train
 from phibench.adapters.watch import COMPLETE, Step, last_checkpoint
 from phibench.errors import UserError
 from support.models import CPU, load, save_base
@@ -215,7 +216,7 @@ REFUSED = {
 def test_settings_that_are_not_the_recipes_to_make(setting: str, base: LoadedBase, cache: Path, tmp_path: Path) -> None:
     with pytest.raises(UserError, match=REFUSED[setting]):
         trained(write(tmp_path), base, setting)
-    assert [entry for entry in cache.iterdir() if (entry / RECORD).exists()] == []
+    assert [entry for entry in cache.iterdir() if (entry / TRAINING).exists()] == []
 
 
 def test_an_error_keeps_the_last_checkpoint(base: LoadedBase, cache: Path, tmp_path: Path) -> None:
@@ -415,7 +416,7 @@ def test_a_recipe_goes_on_from_anothers_adapter(base: LoadedBase, cache: Path, t
     assert not first.is_new
     assert held_out(made.record)[0] == pytest.approx(held_out(first.record)[6], rel=1e-5)
     assert held_out(made.record)[6] != held_out(made.record)[0]
-    assert (first.folder / RECORD).is_file()
+    assert (first.folder / TRAINING).is_file()
     # The same start by its folder is the same training.
     (tmp_path / "more.toml").write_text(text.replace('start = "tiny"', f'start = "{first.folder}"'))
     assert not trained(tmp_path / "more.toml", base).is_new
@@ -436,7 +437,7 @@ def test_settings_of_the_environment_that_report_are_not_taken(
     started = time.perf_counter()
     made = trained(write(tmp_path), base, "training.max_steps=1")
     assert made.record["seconds"] <= time.perf_counter() - started + 0.1
-    assert "secret" not in (made.folder / RECORD).read_text()
+    assert "secret" not in (made.folder / TRAINING).read_text()
     assert not list(tmp_path.glob("wandb*"))
 
 

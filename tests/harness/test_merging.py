@@ -16,21 +16,15 @@ from phibench.errors import UserError
 from phibench.harness.measured import find_measured, forms_of_adapter, forms_of_merged, split_reference
 from phibench.harness.merging import Said, order_of
 from phibench.harness.results import read_manifest
-from support.measured import measured_run
-from support.models import NF4_DOUBLE, lora, save_adapter, save_base, tiny_model
+from support.measured import measured_folder
+from support.models import NF4_DOUBLE, lora, save_adapter, tiny_model
 from support.run_folder import edit_manifest
 
 
 @pytest.fixture(scope="module")
 def kept(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A base, an adapter for it, and a run of both."""
-    folder = tmp_path_factory.mktemp("kept")
-    model = save_base(folder / "base")
-    adapted = tiny_model()
-    adapted.name_or_path = str(model)
-    save_adapter(adapted, folder / "adapter", lora())
-    measured_run(folder / "run", model, folder / "adapter")
-    return folder
+    return measured_folder(tmp_path_factory.mktemp("kept"))
 
 
 @pytest.fixture

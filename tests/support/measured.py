@@ -8,7 +8,7 @@ from phibench.adapters.adapter_files import read_adapter
 from phibench.adapters.spec import VariantSpec
 from phibench.files import sha256_json
 from phibench.harness.results import AdapterInfo, read_manifest
-from support.models import NF4_DOUBLE, factory, load
+from support.models import NF4_DOUBLE, factory, load, lora, save_adapter, save_base, tiny_model
 from support.run_folder import edit_manifest, write_run_folder
 
 SPECS = {
@@ -16,6 +16,16 @@ SPECS = {
     "adapter-nf4": VariantSpec(name="adapter-nf4", adapter="summaries", quantization="nf4"),
     "merged": VariantSpec(name="merged", adapter="summaries", merge="base"),
 }
+
+
+def measured_folder(folder: Path) -> Path:
+    """Write a base, an adapter that names it, and a run of both, each in a folder of its own."""
+    model = save_base(folder / "base")
+    adapted = tiny_model()
+    adapted.name_or_path = str(model)
+    save_adapter(adapted, folder / "adapter", lora())
+    measured_run(folder / "run", model, folder / "adapter")
+    return folder
 
 
 def measured_run(run_dir: Path, base: Path, adapter: Path) -> Path:
