@@ -53,9 +53,7 @@ class PreferenceTrainer(Measured, DPOTrainer):
             f"{metric_key_prefix}_accuracy": float(((found > 0).double() + 0.5 * (found == 0).double()).mean()),
             f"{metric_key_prefix}_margin": float(found.mean()),
         }
-        self.log(metrics)
-        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+        return self.told(metrics)
 
     @contextmanager
     def _as_reference(self) -> Iterator[Any]:

@@ -57,9 +57,7 @@ class CompletionTrainer(Measured, SFTTrainer):
                 tokens += int(count)
         model.train(was_training)
         metrics = {f"{metric_key_prefix}_loss": total / max(tokens, 1), f"{metric_key_prefix}_tokens": float(tokens)}
-        self.log(metrics)
-        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)
-        return metrics
+        return self.told(metrics)
 
     @staticmethod
     def _summed(model: Any, inputs: dict[str, Any]) -> tuple[torch.Tensor, torch.Tensor, Any]:

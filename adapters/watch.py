@@ -74,6 +74,12 @@ class Measured:
             logs["memory_bytes"] = torch.cuda.max_memory_allocated() if cuda else psutil.Process().memory_info().rss
         super().log(logs, start_time)  # type: ignore[misc]
 
+    def told(self, metrics: dict[str, float]) -> dict[str, float]:
+        """Log what an evaluation found, and let the callbacks know of it."""
+        self.log(metrics)
+        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # type: ignore[attr-defined]
+        return metrics
+
     def start_clock(self) -> None:
         """Let the first entry count from now."""
         self._since = (time.perf_counter(), None)
