@@ -22,7 +22,13 @@ _BOOTSTRAP = 1000  # resamples for standard errors that have no formula
 
 
 def make_records(
-    built: BuiltTask, variant: str, responses: Sequence[Response], *, seconds: float, keep_prompts: bool
+    built: BuiltTask,
+    variant: str,
+    responses: Sequence[Response],
+    more: Mapping[int, list[MetricValue]],
+    *,
+    seconds: float,
+    keep_prompts: bool,
 ) -> list[Record]:
     """One record per item.
 
@@ -30,6 +36,7 @@ def make_records(
         built: the task with its requests.
         variant: the variant's name.
         responses: one per entry of `built.requests`, in that order.
+        more: metrics that were measured beside them, by the item's index.
         seconds: model time of the cell; an item's share goes by the tokens it took.
         keep_prompts: whether prompts and choices are kept.
     """
@@ -58,7 +65,7 @@ def make_records(
             choices=_choices(built, item) if keep_prompts else [],
             target=targets[item.index],
             responses=by_item[item.index],
-            metrics=metrics[item.index],
+            metrics=[*metrics[item.index], *more.get(item.index, [])],
             seconds=seconds * sum(r.tokens_in for r in by_item[item.index]) / total,
         )
         for item in built.items

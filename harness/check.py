@@ -15,7 +15,8 @@ from ..adapters.formats import TEMPLATES
 from ..adapters.recipe import find_recipe, read_recipe
 from ..adapters.spec import AdapterSpec, VariantSpec, is_local
 from ..errors import SuiteFaults, UserError
-from .catalog import Catalog, catalog, manager_for, unknown_task
+from .catalog import catalog, manager_for, unknown_task
+from .check_names import name_faults
 from .data import data_faults, replacement_for
 from .suite_file import SuiteFile, read_sound_part
 from .tasks import task_leaves
@@ -45,8 +46,11 @@ def _faults(file: SuiteFile) -> list[UserError]:
     faults += _adapter_faults(file)
     faults += _variant_faults(file)
     faults += data_faults(file.suite.data, file.where)
+    leaves: list[str] | None = None
     if not {"include", "allow_code"} & set(file.left_out):
-        faults += _task_faults(file)
+        found, leaves = _task_faults(file)
+        faults += found
+    faults += name_faults(file, leaves)
     return faults
 
 
@@ -264,7 +268,8 @@ def _double_names(file: SuiteFile, variants: list[VariantSpec]) -> list[UserErro
     return faults
 
 
-def _task_faults(file: SuiteFile) -> list[UserError]:
+def _task_faults(file: SuiteFile) -> tuple[list[UserError], list[str] | None]:
+    """The faults of the tasks named, and every task that they stand for, where all of them are known."""
     suite = file.suite
     faults: list[UserError] = []
     include = tuple(Path(path) for path in suite.include)
@@ -287,9 +292,16 @@ def _task_faults(file: SuiteFile) -> list[UserError]:
         else:
             named.append(task.name)
         faults += _override_faults(file, i)
-    if named and suite.data and not {"tasks", "data"} & set(file.left_out):
-        faults += _unused_data(file, named, known, include)
-    return faults
+    if not named or not (suite.data or suite.claims):
+        return faults, None if faults else named
+    try:
+        manager = manager_for(named, [folder for folder in include if folder.is_dir()])
+    except UserError as error:
+        return [*faults, error], None
+    leaves = {leaf: manager.task_index.get(leaf) for name in named for leaf, _ in task_leaves(manager, name)}
+    if suite.data and not {"tasks", "data"} & set(file.left_out):
+        faults += _unused_data(file, leaves)
+    return faults, [*leaves] if len(named) == len(suite.tasks) else None
 
 
 def _code_in(folder: Path) -> Path | None:
@@ -340,21 +352,15 @@ def _override_faults(file: SuiteFile, position: int) -> list[UserError]:
     return faults
 
 
-def _unused_data(file: SuiteFile, named: list[str], known: Catalog, include: tuple[Path, ...]) -> list[UserError]:
-    try:
-        manager = manager_for(named, [folder for folder in include if folder.is_dir()])
-    except UserError as error:
-        return [error]
+def _unused_data(file: SuiteFile, leaves: dict[str, Any]) -> list[UserError]:
     datasets: set[str] = set()
     used: set[str] = set()
-    for name in named:
-        for leaf, _ in task_leaves(manager, name):
-            entry = manager.task_index.get(leaf)
-            config = (entry.cfg if entry is not None else None) or {}
-            path, part = config.get("dataset_path"), config.get("dataset_name")
-            datasets |= {str(path), f"{path}:{part}"} if path else set()
-            if (found := replacement_for(file.suite.data, path, part)) is not None:
-                used.add(found.key)
+    for entry in leaves.values():
+        config = (entry.cfg if entry is not None else None) or {}
+        path, part = config.get("dataset_path"), config.get("dataset_name")
+        datasets |= {str(path), f"{path}:{part}"} if path else set()
+        if (found := replacement_for(file.suite.data, path, part)) is not None:
+            used.add(found.key)
     faults = []
     for key in file.suite.data:
         if key not in used:

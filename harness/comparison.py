@@ -16,10 +16,15 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
+from pydantic import ValidationError
 
+from ..errors import UserError
+from .claims import Judged, judge
 from .records import SCHEMA, MetricValue
 from .results import Manifest, MetricInfo, Results, TaskInfo, VariantInfo, read_manifest, read_results
+from .run_folder import MANIFEST
 from .stats import Difference, paired_difference
+from .suite import ClaimSpec
 
 _EXAMPLES = 4  # a task, where the suite does not say
 _ITEM_COLUMNS = ["item_id", "prompt", "choices", "target", "responses"]
@@ -91,6 +96,7 @@ class RunComparison:
     results: Results
     tasks: list[TaskComparison]
     gaps: list[Gap]
+    claims: list[Judged] = field(default_factory=list)
 
     def gap(self, variant: str, task: str) -> Gap | None:
         """Why a cell could not take part, or None."""
@@ -131,9 +137,12 @@ def compare_run(
     examples = manifest.suite.get("output", {}).get("examples", _EXAMPLES) if examples is None else examples
     seed = manifest.seeds.get("bootstrap", 0) if seed is None else seed
     tasks, gaps = [], []
+    every: dict[str, dict[str, _CellValues]] = {}
     for info in manifest.tasks:
-        cells: dict[str, _CellValues] = {}
+        cells = every[info.name] = {}
         for variant in manifest.variants:
+            if not info.asks(variant.name):
+                continue
             found = _load_cell(run_dir, results, variant, info.name)
             if isinstance(found, Gap):
                 gaps.append(found)
@@ -142,7 +151,41 @@ def compare_run(
         metrics = _compare_metrics(info, results, manifest.baseline, cells, seed)
         picked = _pick_examples(info, metrics, manifest.baseline, cells, examples, seed)
         tasks.append(TaskComparison(info, metrics, picked))
-    return RunComparison(manifest, results, tasks, gaps)
+    claims = judge(_claims(manifest, run_dir), lambda *what: _look_up(tasks, every, *what), seed=seed)
+    return RunComparison(manifest, results, tasks, gaps, claims)
+
+
+def _claims(manifest: Manifest, run_dir: Path) -> list[ClaimSpec]:
+    try:
+        return [ClaimSpec.model_validate(claim) for claim in manifest.suite.get("claims", [])]
+    except ValidationError as error:
+        raise UserError(
+            f"the suite's claims in {MANIFEST} cannot be read: {error.error_count()} fields differ",
+            where=str(run_dir),
+            fix="use the phibench version that made the run",
+        ) from None
+
+
+def _look_up(
+    tasks: list[TaskComparison],
+    every: Mapping[str, Mapping[str, _CellValues]],
+    variant: str,
+    task: str,
+    metric: str | None,
+) -> tuple[MetricInfo, Mapping[_Key, Any]] | str:
+    """A metric (by default the leading one) of a cell's items; else what is missing."""
+    compared = next((one for one in tasks if one.info.name == task), None)
+    if compared is None:
+        return f"{task} was not run"
+    found = next((one.info for one in compared.metrics if metric in (None, one.info.name)), None)
+    if found is None:
+        return f"{task} does not measure {metric}"
+    if not compared.info.asks(variant):
+        return f"{task} is not asked of {variant}"
+    cell = every[task].get(variant)
+    if cell is None:
+        return f"there are no answers of {variant} to {task}"
+    return found, cell.units.get((found.name, found.filter), {})
 
 
 def _load_cell(run_dir: Path, results: Results, variant: VariantInfo, task: str) -> _CellValues | Gap:

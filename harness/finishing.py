@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from types import TracebackType
 
@@ -13,7 +13,7 @@ from ..errors import UserError
 from .cells import fill_costs, make_records, make_scores
 from .engine.response import Response
 from .progress import RunProgress
-from .records import read_records, write_records
+from .records import MetricValue, read_records, write_records
 from .results import CellResult
 from .run_folder import DiskError, RunFolder, disk_errors
 from .run_state import RunState
@@ -44,10 +44,16 @@ class Finisher:
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="finish")
         self._handed_in: list[Future[None]] = []
 
-    def finish(self, cell: CellResult, built: BuiltTask, responses: Sequence[Response]) -> None:
-        """Hand in a cell with all its answers."""
+    def finish(
+        self,
+        cell: CellResult,
+        built: BuiltTask,
+        responses: Sequence[Response],
+        more: Mapping[int, list[MetricValue]],
+    ) -> None:
+        """Hand in a cell with all its answers, and what was measured of its items (by their index) beside them."""
         self._check()
-        self._handed_in.append(self._thread.submit(self._finish, cell, built, responses))
+        self._handed_in.append(self._thread.submit(self._finish, cell, built, responses, more))
 
     def failed(self, cell: CellResult, error: str) -> None:
         """Put down a cell that could not be answered."""
@@ -76,12 +82,18 @@ class Finisher:
         while self._handed_in and self._handed_in[0].done():
             self._handed_in.pop(0).result()
 
-    def _finish(self, cell: CellResult, built: BuiltTask, responses: Sequence[Response]) -> None:
+    def _finish(
+        self,
+        cell: CellResult,
+        built: BuiltTask,
+        responses: Sequence[Response],
+        more: Mapping[int, list[MetricValue]],
+    ) -> None:
         path = self._folder.records(cell.variant, cell.task)
         started = time.perf_counter()
         try:
             records = make_records(
-                built, cell.variant, responses, seconds=cell.seconds, keep_prompts=self._keep_prompts
+                built, cell.variant, responses, more, seconds=cell.seconds, keep_prompts=self._keep_prompts
             )
             with disk_errors(self._folder.path):
                 write_records(path, records)

@@ -32,6 +32,12 @@ class Selection:
 
     variants: list[VariantSpec]
     tasks: list[TaskSpec]
+    references: list[VariantSpec]  # what divergences are measured from
+
+    @property
+    def order(self) -> list[VariantSpec]:
+        """The variants in the order in which they are made: references first, selected or not."""
+        return [*self.references, *(variant for variant in self.variants if variant not in self.references)]
 
 
 def select(suite: Suite, only: Sequence[str]) -> Selection:
@@ -52,16 +58,20 @@ def select(suite: Suite, only: Sequence[str]) -> Selection:
             )
     named_variants = [variants[name] for name in variants if name in only]
     named_tasks = [tasks[name] for name in tasks if name in only]
-    return Selection(named_variants or list(variants.values()), named_tasks or list(tasks.values()))
+    chosen = named_tasks or list(tasks.values())
+    references = {task.divergence.reference for task in chosen if task.divergence is not None}
+    return Selection(
+        named_variants or list(variants.values()), chosen, [variants[name] for name in variants if name in references]
+    )
 
 
 def suite_hash(suite: Suite, limit: int | None) -> str:
-    """The hash of what a run asks: the suite without where it is written, and `--limit`."""
-    asked = suite.model_dump(mode="json", exclude={"output", "description"})
+    """The hash of what a run asks: the suite without where it is written and what is made of it, and `--limit`."""
+    asked = suite.model_dump(mode="json", exclude={"output", "description", "claims"})
     return sha256_json({"suite": asked, "limit": limit})
 
 
-def cell_hash(identity: str, built: BuiltTask, suite: Suite, device: str) -> str:
+def cell_hash(identity: str, built: BuiltTask, suite: Suite, device: str, *, reference: str | None = None) -> str:
     """The hash of everything that decides a cell's records.
 
     Args:
@@ -69,9 +79,13 @@ def cell_hash(identity: str, built: BuiltTask, suite: Suite, device: str) -> str
         built: the task as built (its documents and prompts count, not their number's reason).
         suite: for the seeds and the context's length.
         device: the type of device, since numbers differ a little between them.
+        reference: the content hash of what a divergence is measured from, where the task asks for one.
     """
+    divergence = built.spec.divergence
+    measured = {"divergence": [divergence.items, divergence.positions, reference]} if divergence is not None else {}
     return sha256_json(
-        {
+        measured
+        | {
             "records": RECORDS_VERSION,
             # Filters and metrics come from these.
             "versions": {name: version(name) for name in ("phibench", "lm-eval", "rouge-score")},

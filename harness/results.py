@@ -14,7 +14,10 @@ from ..errors import UserError
 from ..files import write_text
 
 SCHEMA_VERSION = "1"
-STOPPED = "stopped"  # our own metric: the share of generations that the model ended by itself, with its EOS
+# Our own metrics.
+STOPPED = "stopped"  # the share of generations that the model ended by itself, with its EOS
+KL_DIVERGENCE = "kl_divergence"  # nats: of next-token distributions, from a reference variant's to this one's
+SAME_TOP_TOKEN = "same_top_token"  # the share of positions at which both find the same token likeliest
 _T = TypeVar("_T", bound=BaseModel)
 
 
@@ -106,6 +109,11 @@ class TaskInfo(_Model):
     data_files: list[FileHash] = Field(default_factory=list)
     metrics: list[MetricInfo] = Field(default_factory=list)
     headline: list[str] = Field(default_factory=list)  # metrics shown first in a report
+    variants: list[str] | None = None  # those that are asked; None: all
+
+    def asks(self, variant: str) -> bool:
+        """Whether the task is asked of a variant."""
+        return self.variants is None or variant in self.variants
 
 
 class Manifest(_Model):

@@ -54,6 +54,7 @@ class RunState:
             self._kept(variant.name, task.name, hashes.get((variant.name, task.name)))
             for variant in manifest.variants
             for task in manifest.tasks
+            if task.asks(variant.name)
         ]
         self.write()
 

@@ -28,6 +28,7 @@ from ..errors import UserError
 from ..files import sha256_json
 from .contamination import check_contamination
 from .contract import folder_breaches, suite_breaches
+from .divergence import References
 from .engine.base import context_length, render_chat
 from .engine.requests import Encoder, Prepared
 from .environment import choose_device, hardware, versions
@@ -85,6 +86,7 @@ class Runner:
         self.state = RunState(folder, self._manifest(file))
         self._built: dict[str, list[BuiltTask]] = {}
         self._prepared: defaultdict[str, Prepared] = defaultdict(Prepared)  # encoded requests, by tokenizer
+        self._references = References()
 
     def run(self) -> Outcome:
         """Run every selected cell that is not there yet.
@@ -117,7 +119,7 @@ class Runner:
             gc.freeze()
             keep_prompts = self.suite.output.prompts
             with Finisher(self.state, self.folder, self.progress, keep_prompts=keep_prompts) as finisher:
-                for spec in self.selection.variants:
+                for spec in self.selection.order:
                     self._run_variant(factory, spec, finisher)
         except KeyboardInterrupt:
             self.state.manifest.status = "interrupted"
@@ -173,14 +175,14 @@ class Runner:
                     kinds = {request.request_type for request in requests}
                     if len(kinds) == 1 and (kind := kinds.pop()).startswith("loglikelihood"):
                         prepared.get(encoder, kind, [request.args for request in requests], length)
-                if any(variant.adapter for variant in self.selection.variants):
+                if any(variant.adapter for variant in self.selection.order):
                     importlib.import_module("peft")  # takes seconds, and the first variants may have no adapter
 
         threading.Thread(target=work, name="ahead", daemon=True).start()
 
     def _adapters(self, base: LoadedBase) -> dict[str, AdapterFiles]:
         """Find, or train, the adapters that the selected variants need."""
-        wanted = {variant.adapter for variant in self.selection.variants if variant.adapter}
+        wanted = {variant.adapter for variant in self.selection.order if variant.adapter}
         found: dict[str, AdapterFiles] = {}
         for name, spec in self.suite.adapters.items():
             if name not in wanted:
@@ -244,12 +246,48 @@ class Runner:
             if spec.name in selected:
                 info.parts = factory.parts(spec)
                 info.identity = sha256_json(info.parts)
-                for built in self._tasks_for(factory.tokenizer(spec)):
-                    hashes[spec.name, built.info.name] = cell_hash(info.identity, built, self.suite, self.device.type)
+                for built in self._asked(factory.tokenizer(spec), spec.name):
+                    reference = self._reference(factory, spec, built)
+                    hashes[spec.name, built.info.name] = cell_hash(
+                        info.identity, built, self.suite, self.device.type, reference=reference
+                    )
             infos.append(info)
         first = factory.tokenizer(self.selection.variants[0])
         self._hashes = hashes
         self.state.announce(infos, [built.info for built in self._tasks_for(first)], hashes)
+
+    def _reference(self, factory: VariantFactory, spec: VariantSpec, built: BuiltTask) -> str | None:
+        """The identity of the variant whose distributions a task's divergence is measured from.
+
+        Raises:
+            UserError: the two do not read text alike.
+        """
+        if built.spec.divergence is None:
+            return None
+        name = built.spec.divergence.reference
+        reference = next(one for one in self.suite.all_variants() if one.name == name)
+        if factory.parts(reference)["tokenizer"] != factory.parts(spec)["tokenizer"]:
+            raise UserError(
+                f"the tokenizers of {spec.name} and {name} differ: their next tokens are not the same things",
+                where=f"tasks: {built.info.name}.divergence",
+                fix="name in the task's variants those that share the reference's tokenizer",
+            )
+        return factory.identity(reference)
+
+    def _is_reference(self, spec: VariantSpec, built: BuiltTask) -> bool:
+        """Whether a variant is what the divergence of other variants' unfinished cells of a task is measured from."""
+        return (
+            built.spec.divergence is not None
+            and built.spec.divergence.reference == spec.name
+            and any(
+                built.info.asks(one.name) and not self.state.is_done(one.name, built.info.name)
+                for one in self.selection.variants
+            )
+        )
+
+    def _asked(self, tokenizer: Any, variant: str) -> list[BuiltTask]:
+        """The tasks that are asked of a variant."""
+        return [built for built in self._tasks_for(tokenizer) if built.info.asks(variant)]
 
     def _tasks_for(self, tokenizer: Any) -> list[BuiltTask]:
         """The tasks with their requests, built once for each way prompts are wrapped."""
@@ -275,8 +313,10 @@ class Runner:
 
     def _run_variant(self, factory: VariantFactory, spec: VariantSpec, finisher: Finisher) -> None:
         tokenizer = factory.tokenizer(spec)
-        waiting = [b for b in self._tasks_for(tokenizer) if not self.state.is_done(spec.name, b.info.name)]
-        if not waiting:
+        asked = self._asked(tokenizer, spec.name) if spec in self.selection.variants else []
+        waiting = [built for built in asked if not self.state.is_done(spec.name, built.info.name)]
+        measured_from = [b for b in self._tasks_for(tokenizer) if self._is_reference(spec, b) and b not in waiting]
+        if not waiting and not measured_from:
             self.progress.say(f"✓ {spec.name}: every cell is already here")
             return
         info = self.state.variant(spec.name)
@@ -293,7 +333,10 @@ class Runner:
             info.load_seconds = round(variant.load_seconds, 3)
             prepared = self._prepared[info.parts["tokenizer"]]
             with self._said(f"warming up {spec.name}"):
-                run = VariantRun(variant, waiting, info, self.suite, self.device, prepared, self.progress)
+                run = VariantRun(
+                    variant, waiting, info, self.suite, self.device, prepared, self.progress, self._references
+                )
+            run.keep_distributions(measured_from)
         except Exception as error:
             if isinstance(error, UserError | torch.OutOfMemoryError):
                 info.error = str(error) if isinstance(error, UserError) else "the device has no room for this variant"
@@ -303,7 +346,8 @@ class Runner:
                 finisher.failed(cell, info.error)
             return
         info.error = None
-        run.run(cells, self.folder, finisher)
+        if waiting:
+            run.run(cells, self.folder, finisher)
         del variant, run
         if self.device.type == "cuda":
             torch.cuda.empty_cache()

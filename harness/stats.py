@@ -15,6 +15,7 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 from scipy.special import stdtrit
+from scipy.stats import binomtest
 
 Floats = NDArray[np.float64]
 _Key = TypeVar("_Key", bound=Hashable)
@@ -37,7 +38,7 @@ class Verdict(enum.StrEnum):
 
 @dataclass(frozen=True)
 class Interval:
-    """A difference (variant minus baseline, in the metric's unit) and its 95 % interval."""
+    """A difference (variant minus baseline, in the metric's unit) and its interval, of 95 % unless asked otherwise."""
 
     estimate: float
     low: float
@@ -101,8 +102,9 @@ def paired_difference(
     aggregation: str,
     higher_is_better: bool | None,
     seed: int = 0,
+    confidence: float = CONFIDENCE,
 ) -> Difference:
-    """The difference of a metric between two variants, paired item by item, with its 95 % interval.
+    """The difference of a metric between two variants, paired item by item, with its interval.
 
     A `mean` gets Student's t interval on the items' differences (Miller 2024, "Adding Error Bars to Evals",
     arXiv 2411.00640: pairing takes the difficulty that the items share out of the error). `perplexity`,
@@ -116,12 +118,13 @@ def paired_difference(
         aggregation: lm-eval's name of how the items' values become the metric.
         higher_is_better: the metric's direction; None where neither is better.
         seed: of the bootstrap: the same values and seed give the same interval.
+        confidence: of the interval.
     """
     keys = [key for key in baseline if key in variant]
     paired = Difference(len(keys), len(baseline) - len(keys), len(variant) - len(keys))
     try:
         before, after = [baseline[key] for key in keys], [variant[key] for key in keys]
-        gains, interval = _measure(before, after, aggregation, seed)
+        gains, interval = _measure(before, after, aggregation, seed, confidence)
     except _NoInterval as problem:
         return replace(paired, reason=str(problem))
     rose, fell = int(np.sum(gains > 0)), int(np.sum(gains < 0))
@@ -136,11 +139,34 @@ def paired_difference(
     )
 
 
+def difference_from(values: Sequence[float], number: float, confidence: float = CONFIDENCE) -> Interval:
+    """The mean of items' values minus a number, with its interval: Wilson's for values 0 and 1, else Student's t.
+
+    Wilson 1927, "Probable Inference, the Law of Succession, and Statistical Inference".
+
+    Raises:
+        ValueError: for fewer than two values, or some that are not finite; the text says which.
+    """
+    found = np.asarray(values, dtype=np.float64)
+    if len(found) < 2 or not np.isfinite(found).all():
+        raise ValueError(f"an interval needs at least 2 finite values, and there are {int(np.isfinite(found).sum())}")
+    if np.isin(found, (0.0, 1.0)).all():
+        right = int(found.sum())
+        low, high = binomtest(right, len(found)).proportion_ci(confidence, method="wilson")
+        return Interval(right / len(found) - number, float(low) - number, float(high) - number, "Wilson")
+    try:
+        return replace(_student(found - number, confidence), method="t")
+    except _NoInterval as problem:
+        raise ValueError(str(problem)) from None
+
+
 class _NoInterval(Exception):
     """Why no interval can be given; its text goes into the report."""
 
 
-def _measure(before: list[Any], after: list[Any], aggregation: str, seed: int) -> tuple[Floats, Interval]:
+def _measure(
+    before: list[Any], after: list[Any], aggregation: str, seed: int, confidence: float
+) -> tuple[Floats, Interval]:
     """The items' own differences (items,) and the metric's difference with its interval."""
     if aggregation != "mean" and aggregation not in _CORPUS:
         raise _NoInterval(f"no interval is known for the aggregation {aggregation!r}")
@@ -151,12 +177,12 @@ def _measure(before: list[Any], after: list[Any], aggregation: str, seed: int) -
             gains = _finite(np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64))
             if gains.ndim != 1:
                 raise ValueError("more than one number an item")
-            return gains, _student(gains)
+            return gains, _student(gains, confidence)
         corpus = _CORPUS[aggregation]
         old, new = _finite(corpus.columns(before)), _finite(corpus.columns(after))
     except (TypeError, ValueError):
         raise _NoInterval(f"an item's value is not one that the aggregation {aggregation!r} takes") from None
-    return corpus.part(new) - corpus.part(old), _bootstrap(old, new, corpus.value, seed)
+    return corpus.part(new) - corpus.part(old), _bootstrap(old, new, corpus.value, seed, confidence)
 
 
 def _finite(values: Floats) -> Floats:
@@ -165,7 +191,7 @@ def _finite(values: Floats) -> Floats:
     return values
 
 
-def _student(gains: Floats) -> Interval:
+def _student(gains: Floats, confidence: float) -> Interval:
     """The mean of the items' differences (items,) with Student's t interval; 0 [0, 0] where none differs."""
     n, mean = len(gains), float(gains.mean())
     spread = float(gains.std(ddof=1))
@@ -173,11 +199,11 @@ def _student(gains: Floats) -> Interval:
         mean = spread = 0.0
     elif spread <= 1e-12 * abs(mean) and n < FEWEST_AGREEING:
         raise _NoInterval(f"all {n} items differ by the same amount; that tells from {FEWEST_AGREEING} items on")
-    half = float(stdtrit(n - 1, (1 + CONFIDENCE) / 2)) * spread / math.sqrt(n)
+    half = float(stdtrit(n - 1, (1 + confidence) / 2)) * spread / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, "paired t")
 
 
-def _bootstrap(old: Floats, new: Floats, value: Callable[[Floats], Floats], seed: int) -> Interval:
+def _bootstrap(old: Floats, new: Floats, value: Callable[[Floats], Floats], seed: int, confidence: float) -> Interval:
     """The corpus metric's difference, with the percentile interval over resamples of both variants' items."""
     n = len(old)
     if n < FEWEST_AGREEING:
@@ -190,7 +216,7 @@ def _bootstrap(old: Floats, new: Floats, value: Callable[[Floats], Floats], seed
         for start in range(0, RESAMPLES, rows):
             counts = _resampling_counts(generator, min(rows, RESAMPLES - start), n)
             differences.append(value(counts @ new) - value(counts @ old))
-        low, high = np.quantile(np.concatenate(differences), [(1 - CONFIDENCE) / 2, (1 + CONFIDENCE) / 2])
+        low, high = np.quantile(np.concatenate(differences), [(1 - confidence) / 2, (1 + confidence) / 2])
     _finite(np.array([estimate, low, high]))
     return Interval(estimate, float(low), float(high), f"paired bootstrap, {RESAMPLES:,} resamples")
 

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, StringConstraints
+from pydantic import Field, StringConstraints, model_validator
 
 from ..adapters.spec import AdapterSpec, BaseSpec, Name, QuantizationSpec, Spec, VariantSpec, matrix_variants
 
@@ -40,15 +40,28 @@ def _generic_kind(variant: VariantSpec) -> str:
     return variant.kind.split("-")[0] + "-q" if quantised else variant.kind
 
 
+Text = Annotated[str, StringConstraints(min_length=1)]
+
+
+class DivergenceSpec(Spec):
+    """How far each variant's next-token distributions lie from one variant's, on a sample of a task's answers."""
+
+    reference: str  # a variant's name
+    items: Annotated[int, Field(ge=1)] = 64  # the task's first ones
+    positions: Annotated[int, Field(ge=1)] = 8  # of each item's answer, evenly spread
+
+
 class TaskSpec(Spec):
     """One task, by its lm-eval name, and what to change of it."""
 
-    name: Annotated[str, StringConstraints(min_length=1)]
+    name: Text
+    variants: Annotated[list[str], Field(min_length=1)] | None = None  # those that are asked; default: all
     num_fewshot: Annotated[int, Field(ge=0)] | None = None
     limit: Annotated[int, Field(ge=1)] | None = None
     metrics: list[str] | None = None  # shown first, in this order; default: chosen from what the task measures
     override: dict[str, Any] = Field(default_factory=dict)  # lm-eval's own YAML keys
     metric_options: dict[str, Any] = Field(default_factory=dict)  # passed to the task's process_results
+    divergence: DivergenceSpec | None = None  # for tasks of output type loglikelihood
 
 
 class GenerationSpec(Spec):
@@ -92,6 +105,37 @@ class OutputSpec(Spec):
     examples: Annotated[int, Field(ge=0)] = 3  # items shown per task in the report
 
 
+class StatementSpec(Spec):
+    """What a metric should show of a variant: against another on the same items, or against a number."""
+
+    variant: str
+    than: str | float  # another variant, or a value of the metric
+    task: Text | Annotated[list[Text], Field(min_length=1)]  # of several, each must show it
+    metric: str | None = None  # default: the task's first headline metric
+    expect: Literal["better", "not worse", "same", "not better", "worse"]
+    margin: Annotated[float, Field(ge=0)] = 0.0  # in the metric's own unit
+
+    @model_validator(mode="after")
+    def _decidable(self) -> StatementSpec:
+        if self.expect == "same" and not self.margin:
+            raise ValueError('expect = "same" needs a margin: nothing measured is the same to the last digit')
+        return self
+
+    @property
+    def tasks(self) -> list[str]:
+        """The tasks that should show it."""
+        return [self.task] if isinstance(self.task, str) else self.task
+
+
+class ClaimSpec(Spec):
+    """Something that was asserted, and what would show it."""
+
+    says: Text
+    source: str = ""  # who said so
+    holds: Annotated[list[StatementSpec], Field(min_length=1)]
+    given: list[StatementSpec] = Field(default_factory=list)  # without these the claim is not put to the test
+
+
 Files = str | Annotated[list[str], Field(min_length=1)]
 DataSource = Files | Annotated[dict[str, Files], Field(min_length=1)]
 
@@ -111,6 +155,7 @@ class Suite(Spec):
     include: list[str] = Field(default_factory=list)  # folders with more lm-eval task YAML
     allow_code: bool = False  # run Python beside the YAML in `include`, and lm-eval tasks marked as unsafe
     data: dict[str, DataSource] = Field(default_factory=dict)
+    claims: list[ClaimSpec] = Field(default_factory=list)
     generation: GenerationSpec = GenerationSpec()
     seeds: SeedSpec = SeedSpec()
     engine: EngineSpec = EngineSpec()

@@ -256,7 +256,7 @@ def _fault(path: Path, lines: dict[KeyPath, int], keys: KeyPath, details: list[E
 def _fix_unknown(keys: KeyPath) -> str:
     """What to do about a key that its table does not have."""
     key = str(keys[-1])
-    known = list(TABLES[str(keys[0])][1].model_fields if len(keys) > 1 else Suite.model_fields)
+    known = list(_table_at(keys[:-1]).model_fields)
     near = difflib.get_close_matches(key, known, n=1, cutoff=0.5)
     homes = [heading for heading, model in TABLES.values() if key in model.model_fields]
     if near and (not homes or difflib.SequenceMatcher(None, key, near[0]).ratio() > 0.8):
@@ -281,17 +281,27 @@ def _fix_shape(keys: KeyPath, detail: ErrorDetails) -> str | None:
     return None
 
 
+def _model_in(annotation: Any) -> type[BaseModel] | None:
+    """The table that a key's value is, or holds."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next((found for inner in get_args(annotation) if (found := _model_in(inner))), None)
+
+
+def _table_at(keys: KeyPath) -> type[BaseModel]:
+    """What may stand in the table of these keys; names and positions of entries lead no further."""
+    table: type[BaseModel] = Suite
+    for key in keys:
+        about = table.model_fields.get(str(key))
+        table = (about and _model_in(about.annotation)) or table
+    return table
+
+
 def _headings() -> dict[str, tuple[str, type[BaseModel]]]:
     """The heading that a suite gives each kind of table, and what may stand in it."""
-
-    def model_in(annotation: Any) -> type[BaseModel] | None:
-        if isinstance(annotation, type) and issubclass(annotation, BaseModel):
-            return annotation
-        return next((found for inner in get_args(annotation) if (found := model_in(inner))), None)
-
     tables = {}
     for name, about in Suite.model_fields.items():
-        if (model := model_in(about.annotation)) is not None:
+        if (model := _model_in(about.annotation)) is not None:
             headings: dict[Any, str] = {list: f"[[{name}]]", dict: f"[{name}.NAME]"}
             tables[name] = (headings.get(get_origin(about.annotation), f"[{name}]"), model)
     return tables

@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..files import sha256_file, sha256_json
 from .catalog import OURS, manager_for
 from .data import Replacement, replacement_for
-from .results import STOPPED, FileHash, MetricInfo, TaskInfo
+from .results import KL_DIVERGENCE, SAME_TOP_TOKEN, STOPPED, FileHash, MetricInfo, TaskInfo
 from .suite import Suite, TaskSpec
 from .task_errors import task_error
 from .templates import render_once, templates
@@ -146,6 +146,12 @@ def _load_leaf(suite: Suite, manager: Any, spec: TaskSpec) -> tuple[Any, list[Fi
         )
     if task.OUTPUT_TYPE not in KINDS or getattr(task, "MULTIMODAL", False):
         raise UserError(f"tasks of this type are not supported: {task.OUTPUT_TYPE}", where=where)
+    if spec.divergence is not None and task.OUTPUT_TYPE != "loglikelihood":
+        raise UserError(
+            f"divergence is for tasks of output type loglikelihood, and this one's is {task.OUTPUT_TYPE}",
+            where=f"{where}.divergence",
+            fix="take a task of held-out loss, such as dialogsum_loss",
+        )
     if spec.metric_options:
         own = task.config.process_results
         if not callable(own):
@@ -262,8 +268,13 @@ def _info(suite: Suite, spec: TaskSpec, task: Any, items: list[Item], files: lis
         for filter_name in filters
         for name, function in task.aggregation().items()
     ]
-    if task.OUTPUT_TYPE == "generate_until":
-        metrics.append(MetricInfo(name=STOPPED, filter=filters[0], aggregation=names[id(mean)], higher_is_better=True))
+    own = {STOPPED: True} if task.OUTPUT_TYPE == "generate_until" else {}
+    if spec.divergence is not None:
+        own |= {KL_DIVERGENCE: False, SAME_TOP_TOKEN: True}
+    metrics += [
+        MetricInfo(name=name, filter=filters[0], aggregation=names[id(mean)], higher_is_better=direction)
+        for name, direction in own.items()
+    ]
     config = {
         k: v for k, v in task.config.to_dict(keep_callable=True).items() if k not in ("custom_dataset", "metadata")
     }
@@ -280,6 +291,7 @@ def _info(suite: Suite, spec: TaskSpec, task: Any, items: list[Item], files: lis
         data_files=files,
         metrics=metrics,
         headline=_headline(spec, task, metrics, metadata),
+        variants=spec.variants,
     )
 
 

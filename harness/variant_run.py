@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
+from collections.abc import Mapping
 from functools import cached_property
 
 import torch
@@ -13,6 +14,7 @@ from ..adapters.quantize import dequantize_once, dequantized_bytes, put_back
 from ..adapters.variants import Variant
 from ..errors import UserError
 from .cell_run import ask
+from .divergence import References
 from .engine.attention import Way
 from .engine.budget import free_bytes, token_budget
 from .engine.plain import PlainEngine
@@ -23,6 +25,7 @@ from .engine.support import find_way
 from .finishing import Finisher
 from .memory import PeakMemory
 from .progress import RunProgress
+from .records import MetricValue
 from .results import CellResult, RealForm, VariantInfo
 from .run_folder import DiskError, RunFolder
 from .suite import Suite
@@ -43,6 +46,7 @@ class VariantRun:
         device: where the model is.
         prepared: encoded requests, shared by all variants of the tokenizer.
         progress: the terminal.
+        references: what divergences are measured from.
     """
 
     def __init__(
@@ -54,7 +58,9 @@ class VariantRun:
         device: torch.device,
         prepared: Prepared,
         progress: RunProgress,
+        references: References,
     ) -> None:
+        self.references = references
         self.variant = variant
         self.waiting = waiting
         self.info = info
@@ -97,6 +103,12 @@ class VariantRun:
             self._ask(built, cells[built.info.name], folder, finisher)
         self._describe()
 
+    def keep_distributions(self, tasks: list[BuiltTask]) -> None:
+        """Take this variant's next-token distributions, from which others' divergences are measured."""
+        for built in tasks:
+            with self.progress.bar(f"{self.info.name} · {built.info.name}: distributions", None):
+                self.references.keep(self.engine, built)
+
     def _ask(self, built: BuiltTask, cell: CellResult, folder: RunFolder, finisher: Finisher) -> None:
         started = time.perf_counter()
         try:
@@ -109,6 +121,10 @@ class VariantRun:
                 device=self.device,
                 progress=self.progress,
             )
+            more: Mapping[int, list[MetricValue]] = {}
+            if built.spec.divergence is not None:
+                with self.progress.bar(f"{cell.variant} · {cell.task}: divergence", None):
+                    more = self.references.metrics(self.engine, built, cell.variant)
         except DiskError:
             raise
         except UserError as error:
@@ -119,7 +135,7 @@ class VariantRun:
         except Exception as error:
             finisher.failed(cell, finisher.bug(f"{cell.variant} · {cell.task}", error))
         else:
-            finisher.finish(cell, built, responses)
+            finisher.finish(cell, built, responses, more)
             took = time.perf_counter() - started
             _log.info("%s · %s: asked in %.2f s, %.2f of them answers", cell.variant, cell.task, took, cell.seconds)
 

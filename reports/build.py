@@ -8,6 +8,7 @@ from ..harness.comparison import Gap, MetricComparison, RunComparison, TaskCompa
 from ..harness.results import STOPPED
 from ..harness.stats import Verdict
 from . import format as fmt
+from .claims import claims_note, claims_table
 from .contamination import contamination_notes
 from .provenance import how_it_was_run
 from .task_view import metric_heading, score_of, task_view
@@ -43,6 +44,8 @@ def build_view(run: RunComparison) -> View:
         baseline=fmt.one_line(manifest.baseline),
         summary=_summary(run) if finished else None,
         legend=tuple(_legend(run)) if finished else (),
+        claims=claims_table(run),
+        claims_note=claims_note(run),
         tasks=tuple(task_view(run, task) for task in run.tasks),
         costs=_costs(run) if finished else None,
         how=how_it_was_run(run),

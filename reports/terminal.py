@@ -5,12 +5,15 @@ from __future__ import annotations
 from pathlib import Path
 
 from rich.box import SIMPLE_HEAD
+from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
+from ..harness.claims import Outcome
 from ..harness.comparison import MetricComparison, RunComparison, TaskComparison, compare_run
 from ..harness.stats import Verdict
 from . import format as fmt
+from .claims import told
 from .task_view import score_of
 
 _STYLES = {
@@ -19,13 +22,13 @@ _STYLES = {
     Verdict.DIFFERENT: "bold",
     Verdict.UNCLEAR: "",
 }
-
+_OUTCOMES = {Outcome.CONFIRMED: "bold blue", Outcome.REFUTED: "bold red", Outcome.UNDECIDED: ""}
 
 _COLUMN = 18  # characters that a task's column needs to stay readable
 
 
-def results_table(run_dir: Path, width: int) -> Table:
-    """Scores ± standard error of a run folder, with ▲ and ▼ where a variant is clearly off the baseline.
+def results_table(run_dir: Path, width: int) -> RenderableType:
+    """Scores ± standard error of a run folder, with ▲ and ▼ where a variant is clearly off the baseline; then claims.
 
     Args:
         run_dir: the run.
@@ -46,7 +49,8 @@ def results_table(run_dir: Path, width: int) -> Table:
         _wide(table, run, leading)
     else:
         _long(table, run, leading)
-    return table
+    claims = [Text(told(judged), style=_OUTCOMES[judged.outcome]) for judged in run.claims]
+    return Group(table, *claims)
 
 
 def _wide(table: Table, run: RunComparison, leading: list[tuple[TaskComparison, MetricComparison]]) -> None:

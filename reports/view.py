@@ -145,6 +145,8 @@ class View:
     baseline: str
     summary: Table | None
     legend: tuple[Line, ...]
+    claims: Table | None
+    claims_note: Line
     tasks: tuple[TaskView, ...]
     costs: Table | None
     how: tuple[Block, ...]

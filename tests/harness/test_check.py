@@ -66,6 +66,70 @@ adapters = "a" #<-
 name = "mini_piqa"
 num_fewshots = 1 #<-
 
+## unknown key of a task's divergence
+> tasks[0].divergence.reference | the key "reference" is missing
+> tasks[0].divergence.refrence | unknown key "refrence" | did you mean "reference"?
+[[tasks]]
+name = "mini_webglm_qa_loss"
+[tasks.divergence] #<-
+refrence = "base" #<-
+
+## unknown key of a statement
+> claims[0].holds[0].expct | unknown key "expct" | did you mean "expect"?
+[[claims]]
+says = "it learns"
+[[claims.holds]]
+variant = "base"
+than = 0.5
+task = "mini_piqa"
+expect = "better"
+expct = "worse" #<-
+
+## the same to the last digit
+> claims[0].holds[0] | needs a margin
+[[claims]]
+says = "it stays"
+[[claims.holds]] #<-
+variant = "base"
+than = 0.5
+task = "mini_piqa"
+expect = "same"
+
+## unknown names in tasks and claims
+> tasks[0].variants[1] | the suite has no variant "bass" | did you mean "base"?
+> tasks[1].divergence.reference | the suite has no variant "adapter" | there is: base
+> claims[0].holds[0].variant | the suite has no variant "bse" | did you mean "base"?
+> claims[0].holds[0].than | the suite has no variant "merged"
+> claims[0].given[0].task | the suite has no task "mini_pika" | did you mean "mini_piqa"?
+[[tasks]]
+name = "mini_piqa"
+variants = ["base", "bass"] #<-
+[[tasks]]
+name = "mini_webglm_qa_loss"
+divergence = { reference = "adapter" } #<-
+[[claims]]
+says = "it learns"
+[[claims.holds]]
+variant = "bse" #<-
+than = "merged" #<-
+task = "mini_piqa"
+expect = "better"
+[[claims.given]]
+variant = "base"
+than = 0.5
+task = ["mini_piqa", "mini_pika"] #<-
+expect = "better"
+
+## a variant that nothing is asked of
+? | no task is asked of the variant "other" | ask one
+[[variants]]
+name = "base"
+[[variants]]
+name = "other"
+[[tasks]]
+name = "mini_piqa"
+variants = ["base"]
+
 ## unknown key of generation
 > generation.max_gen_tok | unknown key "max_gen_tok" | did you mean "max_gen_toks"?
 [generation]
@@ -1087,6 +1151,8 @@ name = "my_task"
 num_fewshot = 0
 limit = 5
 metrics = ["exact_match"]
+variants = ["base", "int8", "ours.merged"]
+divergence = { reference = "base", items = 4, positions = 2 }
 override = { doc_to_text = "x", generation_kwargs = { until = ["."] } }
 [[tasks]]
 name = "my_other"
@@ -1097,6 +1163,14 @@ name = "my_fourth"
 [[tasks]]
 name = "mini_webglm_qa"
 metric_options = { judge = { kind = "lexical" } }
+[[claims]]
+says = "an adapter learns"
+source = "its author"
+holds = [
+  { variant = "ours.merged", than = "base", task = ["my_task", "my_other"], expect = "better" },
+  { variant = "int8", than = 0.5, task = "my_task", metric = "exact_match", expect = "same", margin = 0.1 },
+]
+given = [{ variant = "int8", than = 1, task = "my_task", expect = "not better" }]
 [data]
 "owner/mine:part" = { test = "rows.jsonl", train = ["rows.jsonl", "rows.parquet"] }
 "owner/other" = "saved"

@@ -1,0 +1,61 @@
+"""Names of variants and tasks that a suite's tasks and claims refer to; a part of `phibench check`."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterator
+
+from ..errors import UserError
+from .suite import StatementSpec
+from .suite_file import SuiteFile
+
+
+def name_faults(file: SuiteFile, leaves: Collection[str] | None) -> list[UserError]:
+    """What tasks and claims name that is not there.
+
+    Args:
+        file: the suite as read.
+        leaves: every task that the suite's entries stand for; None where that is not known.
+    """
+    suite = file.suite
+    variants = [variant.name for variant in suite.all_variants()]
+    judged = not {"variants", "matrix", "adapters", "quantizations"} & set(file.left_out)
+    faults = []
+    for i, task in enumerate(suite.tasks if judged else []):
+        for j, name in enumerate(task.variants or []):
+            faults += _unknown(name, variants, "variant", file.where("tasks", i, "variants", j))
+        if task.divergence is not None:
+            where = file.where("tasks", i, "divergence", "reference")
+            faults += _unknown(task.divergence.reference, variants, "variant", where)
+    if judged and "tasks" not in file.left_out and all(task.variants is not None for task in suite.tasks):
+        asked = {name for task in suite.tasks for name in task.variants or []}
+        faults += [
+            UserError(f'no task is asked of the variant "{name}"', where=str(file.path), fix="ask one, or drop it")
+            for name in variants
+            if name not in asked
+        ]
+    known = leaves if leaves is not None and "tasks" not in file.left_out else None
+    for keys, statement in statements(file):
+        if judged:
+            faults += _unknown(statement.variant, variants, "variant", file.where(*keys, "variant"))
+            if isinstance(statement.than, str):
+                faults += _unknown(statement.than, variants, "variant", file.where(*keys, "than"))
+        for name in statement.tasks if known is not None else []:
+            faults += _unknown(name, known or [], "task", file.where(*keys, "task"))
+    return faults
+
+
+def statements(file: SuiteFile) -> Iterator[tuple[tuple[str | int, ...], StatementSpec]]:
+    """Every statement of the suite's claims, with its keys."""
+    for i, claim in enumerate(file.suite.claims):
+        for part, found in (("holds", claim.holds), ("given", claim.given)):
+            for j, statement in enumerate(found):
+                yield ("claims", i, part, j), statement
+
+
+def _unknown(name: str, known: Collection[str], what: str, where: str) -> list[UserError]:
+    if name in known:
+        return []
+    near = difflib.get_close_matches(name, list(known), n=1)
+    fix = f'did you mean "{near[0]}"?' if near else f"there is: {', '.join(known) or 'none'}"
+    return [UserError(f'the suite has no {what} "{name}"', where=where, fix=fix)]

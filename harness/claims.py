@@ -1,0 +1,160 @@
+"""Claims put to the test on a finished run: confirmed, refuted or undecided, with the numbers. Needs no torch.
+
+A statement is decided by the interval of a paired difference against its margin, as in tests of superiority,
+non-inferiority and equivalence (Wellek 2010, "Testing Statistical Hypotheses of Equivalence and Noninferiority"): it is
+confirmed where the whole interval agrees with it, refuted where none of it does, and undecided otherwise. A claim is
+confirmed when all of its statements are: each at 95 %, for none may fail. It is refuted when one of them is, and since
+each of k is a chance to be wrong, that one by its interval of 1 - 0.05 / k (Bonferroni).
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from .results import MetricInfo
+from .stats import CONFIDENCE, Interval, difference_from, paired_difference
+from .suite import ClaimSpec, StatementSpec
+
+Units = Mapping[Any, Any]  # item -> its value, as lm-eval's aggregation takes it
+
+
+class Outcome(enum.StrEnum):
+    """What became of a claim, or of one of its statements."""
+
+    CONFIRMED = "confirmed"
+    REFUTED = "refuted"
+    UNDECIDED = "undecided"
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A statement on one task.
+
+    Attributes:
+        statement: what was stated.
+        task, metric: on what it was looked at; the metric None where the task does not measure it.
+        outcome: confirmed at 95 %, or refuted at the level that its claim asks for.
+        difference: variant minus `than`, in the metric's own direction and unit; None exactly where `reason` says why.
+        items: on how many items.
+    """
+
+    statement: StatementSpec
+    task: str
+    metric: MetricInfo | None
+    outcome: Outcome
+    difference: Interval | None = None
+    items: int = 0
+    reason: str | None = None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """A claim and what became of it; `reason` where that is not what its statements show."""
+
+    claim: ClaimSpec
+    outcome: Outcome
+    holds: list[Finding]
+    given: list[Finding]
+    reason: str | None = None
+
+
+# (variant, task, metric or None for the leading one) -> the metric and the items' values; a text says what is missing
+Lookup = Callable[[str, str, str | None], tuple[MetricInfo, Units] | str]
+
+
+def judge(claims: Sequence[ClaimSpec], look_up: Lookup, *, seed: int = 0) -> list[Judged]:
+    """Put claims to the test.
+
+    Args:
+        claims: what was claimed.
+        look_up: the run's values.
+        seed: of the bootstraps, where a metric needs one.
+    """
+    return [_judged(claim, look_up, seed) for claim in claims]
+
+
+def decided(statement: StatementSpec, difference: Interval, higher_is_better: bool | None) -> Outcome:
+    """What an interval of variant minus `than` says of a statement.
+
+    For a metric that has no better direction, better is higher.
+    """
+    low, high = difference.low, difference.high
+    if higher_is_better is False:
+        low, high = -high, -low
+    margin = statement.margin
+    holds, fails = {
+        "better": (low > margin, high <= margin),
+        "not worse": (low >= -margin, high < -margin),
+        "same": (-margin <= low and high <= margin, low > margin or high < -margin),
+        "not better": (high <= margin, low > margin),
+        "worse": (high < -margin, low >= -margin),
+    }[statement.expect]
+    return Outcome.CONFIRMED if holds else Outcome.REFUTED if fails else Outcome.UNDECIDED
+
+
+def _judged(claim: ClaimSpec, look_up: Lookup, seed: int) -> Judged:
+    count = sum(len(statement.tasks) for statement in claim.holds)
+    level = 1 - (1 - CONFIDENCE) / count
+    given = [_found(one, task, look_up, seed, CONFIDENCE) for one in claim.given for task in one.tasks]
+    holds = [_found(one, task, look_up, seed, level) for one in claim.holds for task in one.tasks]
+    missing = [finding for finding in given if finding.outcome is not Outcome.CONFIRMED]
+    if missing:
+        return Judged(claim, Outcome.UNDECIDED, holds, given, "what it is said of was not seen here")
+    if any(finding.outcome is Outcome.REFUTED for finding in holds):
+        outcome = Outcome.REFUTED
+    elif all(finding.outcome is Outcome.CONFIRMED for finding in holds):
+        outcome = Outcome.CONFIRMED
+    else:
+        outcome = Outcome.UNDECIDED
+    return Judged(claim, outcome, holds, given)
+
+
+def _found(statement: StatementSpec, task: str, look_up: Lookup, seed: int, level: float) -> Finding:
+    own = look_up(statement.variant, task, statement.metric)
+    other = look_up(statement.than, task, statement.metric) if isinstance(statement.than, str) else own
+    for side in (own, other):
+        if isinstance(side, str):
+            return Finding(statement, task, None, Outcome.UNDECIDED, reason=side)
+    assert not isinstance(own, str) and not isinstance(other, str)
+    metric, values = own
+    try:
+        at_95, items = _difference(statement, metric, values, other[1], seed, CONFIDENCE)
+        at_level, _ = _difference(statement, metric, values, other[1], seed, level)
+    except ValueError as problem:
+        return Finding(statement, task, metric, Outcome.UNDECIDED, reason=str(problem))
+    confirmed = decided(statement, at_95, metric.higher_is_better) is Outcome.CONFIRMED
+    refuted = decided(statement, at_level, metric.higher_is_better) is Outcome.REFUTED
+    outcome = Outcome.CONFIRMED if confirmed else Outcome.REFUTED if refuted else Outcome.UNDECIDED
+    return Finding(statement, task, metric, outcome, difference=at_95, items=items)
+
+
+def _difference(
+    statement: StatementSpec, metric: MetricInfo, values: Units, others: Units, seed: int, confidence: float
+) -> tuple[Interval, int]:
+    """(variant minus `than`, number of items).
+
+    Raises:
+        ValueError: why there is no interval.
+    """
+    if not isinstance(statement.than, str):
+        if metric.aggregation != "mean":
+            raise ValueError(f"a metric put together by {metric.aggregation} cannot be held against a number")
+        numbers = [value for value in values.values() if isinstance(value, int | float) and math.isfinite(value)]
+        if len(numbers) < len(values):
+            raise ValueError("an item's value is not a finite number")
+        return difference_from(numbers, statement.than, confidence), len(numbers)
+    found = paired_difference(
+        others,
+        values,
+        aggregation=metric.aggregation,
+        higher_is_better=metric.higher_is_better,
+        seed=seed,
+        confidence=confidence,
+    )
+    if found.interval is None:
+        raise ValueError(found.reason)
+    return found.interval, found.items

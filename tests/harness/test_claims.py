@@ -1,0 +1,180 @@
+"""Claims: which intervals confirm, refute or leave undecided, and what several statements make of a claim."""
+
+from __future__ import annotations
+
+import math
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import ttest_rel
+from statsmodels.stats.proportion import proportion_confint
+
+from phibench.harness.claims import Judged, Outcome, decided, judge
+from phibench.harness.results import MetricInfo
+from phibench.harness.stats import Interval, difference_from
+from phibench.harness.suite import ClaimSpec, StatementSpec
+
+EXPECTED = ("better", "not worse", "same", "not better", "worse")
+
+
+def statement(expect: str = "better", **more: Any) -> StatementSpec:
+    margin = {"margin": 0.1} if expect == "same" else {}
+    told = {"variant": "a", "than": "b", "task": "t", "expect": expect, **margin, **more}
+    return StatementSpec.model_validate(told)
+
+
+# (expect, margin, low, high of a metric whose higher values are better) -> what is said
+@pytest.mark.parametrize(
+    ("expect", "margin", "low", "high", "outcome"),
+    [
+        ("better", 0.0, 0.01, 0.2, "confirmed"),
+        ("better", 0.0, -0.01, 0.2, "undecided"),
+        ("better", 0.0, -0.2, -0.01, "refuted"),
+        ("better", 0.0, 0.0, 0.0, "refuted"),  # the same on every item
+        ("better", 0.1, 0.05, 0.2, "undecided"),
+        ("better", 0.1, 0.01, 0.09, "refuted"),  # better, but not by as much
+        ("better", 0.1, 0.11, 0.2, "confirmed"),
+        ("not worse", 0.0, 0.0, 0.0, "confirmed"),
+        ("not worse", 0.1, -0.09, 0.3, "confirmed"),
+        ("not worse", 0.1, -0.2, 0.0, "undecided"),
+        ("not worse", 0.1, -0.3, -0.11, "refuted"),
+        ("same", 0.1, -0.1, 0.1, "confirmed"),
+        ("same", 0.1, -0.05, 0.11, "undecided"),
+        ("same", 0.1, 0.11, 0.2, "refuted"),
+        ("same", 0.1, -0.2, -0.11, "refuted"),
+        ("not better", 0.0, 0.0, 0.0, "confirmed"),
+        ("not better", 0.1, -0.3, 0.1, "confirmed"),
+        ("not better", 0.1, 0.0, 0.2, "undecided"),
+        ("not better", 0.1, 0.11, 0.2, "refuted"),
+        ("worse", 0.0, -0.2, -0.01, "confirmed"),
+        ("worse", 0.1, -0.09, -0.01, "refuted"),
+        ("worse", 0.0, -0.1, 0.1, "undecided"),
+        ("worse", 0.0, 0.0, 0.0, "refuted"),
+    ],
+)
+def test_what_an_interval_says(expect: str, margin: float, low: float, high: float, outcome: str) -> None:
+    interval = Interval((low + high) / 2, low, high, "t")
+    stated = statement(expect, margin=margin)
+    assert decided(stated, interval, True) == outcome
+    assert decided(stated, interval, None) == outcome
+    mirrored = Interval(-interval.estimate, -high, -low, "t")
+    assert decided(stated, mirrored, False) == outcome
+
+
+@given(st.floats(-1, 1), st.floats(0, 1), st.floats(0, 0.5), st.booleans())
+def test_a_statement_and_its_opposite_agree(low: float, width: float, margin: float, higher: bool) -> None:
+    interval = Interval(low + width / 2, low, low + width, "t")
+    says = {expect: decided(statement(expect, margin=margin or 0.1), interval, higher) for expect in EXPECTED}
+    opposite = {Outcome.CONFIRMED: Outcome.REFUTED, Outcome.REFUTED: Outcome.CONFIRMED}
+    assert says["not better"] == opposite.get(says["better"], Outcome.UNDECIDED)
+    assert says["not worse"] == opposite.get(says["worse"], Outcome.UNDECIDED)
+    both = says["not better"], says["not worse"]
+    assert (says["same"] is Outcome.CONFIRMED) == (both == (Outcome.CONFIRMED, Outcome.CONFIRMED))
+
+
+ACCURACY = MetricInfo(name="acc", filter="none", aggregation="mean", higher_is_better=True)
+
+
+def judged(claim: dict[str, Any], values: dict[tuple[str, str], list[Any]], metric: MetricInfo = ACCURACY) -> Judged:
+    def look_up(variant: str, task: str, name: str | None) -> tuple[MetricInfo, dict[int, Any]] | str:
+        if name not in (None, metric.name):
+            return f"{task} does not measure {name}"
+        found = values.get((variant, task))
+        return "it was not run" if found is None else (metric, dict(enumerate(found)))
+
+    return judge([ClaimSpec.model_validate(claim)], look_up)[0]
+
+
+def shifted(by: float, count: int = 40) -> list[float]:
+    return [by + math.sin(i) for i in range(count)]
+
+
+def test_the_difference_is_that_of_a_paired_t_test() -> None:
+    rng = np.random.default_rng(1)
+    one, other = rng.normal(0.3, 1, 60), rng.normal(0, 1, 60)
+    found = judged({"says": "x", "holds": [statement()]}, {("a", "t"): [*one], ("b", "t"): [*other]})
+    expected = ttest_rel(one, other).confidence_interval(0.95)
+    difference = found.holds[0].difference
+    assert difference is not None
+    assert (difference.low, difference.high) == pytest.approx((expected.low, expected.high))
+    assert found.holds[0].items == 60
+
+
+def test_every_statement_must_hold() -> None:
+    values = {("a", "t"): shifted(1.0), ("b", "t"): shifted(0.0), ("a", "u"): shifted(0.0), ("b", "u"): shifted(0.0)}
+    values["a", "u"] = [value + (-1) ** i for i, value in enumerate(values["a", "u"])]
+    claim = {"says": "x", "holds": [statement(task=["t", "u"])]}
+    found = judged(claim, values)
+    assert [finding.outcome for finding in found.holds] == ["confirmed", "undecided"]
+    assert found.outcome is Outcome.UNDECIDED
+    assert judged({"says": "x", "holds": [statement()]}, values).outcome is Outcome.CONFIRMED
+    values["a", "u"] = [value - 1 + 0.1 * (-1) ** i for i, value in enumerate(values["b", "u"])]
+    assert judged(claim, values).outcome is Outcome.REFUTED
+
+
+def test_one_of_many_statements_refutes_by_a_wider_interval() -> None:
+    """Forty tasks with no difference but noise: each alone would be refuted now and then, the claim hardly ever."""
+    rng = np.random.default_rng(3)
+    names = [f"t{i}" for i in range(40)]
+    refuted = one_of_them = 0
+    for _ in range(60):
+        values = {(who, name): [*rng.normal(0, 1, 30)] for who in ("a", "b") for name in names}
+        many = judged({"says": "x", "holds": [statement("not worse", task=names)]}, values)
+        refuted += many.outcome is Outcome.REFUTED
+        alone = [judged({"says": "x", "holds": [statement("not worse", task=name)]}, values) for name in names]
+        one_of_them += any(one.outcome is Outcome.REFUTED for one in alone)
+    assert one_of_them > 20
+    assert refuted <= 6  # 5 % of 60 is 3
+
+
+def test_what_is_said_of_something_that_was_not_seen_is_undecided() -> None:
+    values = {("a", "t"): shifted(1.0), ("b", "t"): shifted(0.0)}
+    claim = {"says": "x", "holds": [statement()], "given": [statement("worse")]}
+    found = judged(claim, values)
+    assert found.outcome is Outcome.UNDECIDED
+    assert found.reason is not None
+    assert found.holds[0].outcome is Outcome.CONFIRMED
+    assert judged(claim | {"given": [statement("better")]}, values).outcome is Outcome.CONFIRMED
+
+
+@pytest.mark.parametrize(
+    ("values", "more", "why"),
+    [
+        ({}, {}, "it was not run"),
+        ({("a", "t"): [1.0, 2.0], ("b", "t"): [1.0, 1.0]}, {"metric": "other"}, "does not measure other"),
+        ({("a", "t"): [1.0], ("b", "t"): [1.0]}, {}, "at least 2 items"),
+        ({("a", "t"): [1.0, None]}, {"than": 0.5}, "not a finite number"),
+        ({("a", "t"): [1.0]}, {"than": 0.5}, "at least 2 finite values"),
+    ],
+)
+def test_what_cannot_be_measured_is_undecided_and_says_why(values: Any, more: dict[str, Any], why: str) -> None:
+    found = judged({"says": "x", "holds": [statement(**more)]}, values)
+    assert found.outcome is Outcome.UNDECIDED
+    assert why in str(found.holds[0].reason)
+    assert found.holds[0].difference is None
+
+
+def test_a_corpus_metric_is_not_held_against_a_number() -> None:
+    metric = MetricInfo(name="ppl", filter="none", aggregation="perplexity", higher_is_better=False)
+    found = judged({"says": "x", "holds": [statement(than=9.0)]}, {("a", "t"): [-1.0, -2.0]}, metric)
+    assert "perplexity cannot be held against a number" in str(found.holds[0].reason)
+
+
+@pytest.mark.parametrize(("right", "of"), [(0, 46), (3, 50), (46, 46), (7, 9)])
+def test_a_share_against_a_number_has_wilsons_interval(right: int, of: int) -> None:
+    found = difference_from([1.0] * right + [0.0] * (of - right), 0.25)
+    low, high = proportion_confint(right, of, method="wilson")
+    assert (found.low, found.high) == pytest.approx((low - 0.25, high - 0.25))
+    assert found.estimate == pytest.approx(right / of - 0.25)
+    assert found.method == "Wilson"
+
+
+def test_other_values_against_a_number_have_students_interval() -> None:
+    values = shifted(0.5)
+    found = difference_from(values, 0.25)
+    n, spread = len(values), np.std(values, ddof=1)
+    assert found.estimate == pytest.approx(np.mean(values) - 0.25)
+    assert found.high - found.low == pytest.approx(2 * 2.022691 * spread / math.sqrt(n), rel=1e-5)
