@@ -73,13 +73,16 @@ def encode(example: Example, tokenizer: PreTrainedTokenizerBase, *, learn_prompt
 def encode_pairs(
     rows: Rows, format_name: str, *, max_length: int | None, tokenizer: PreTrainedTokenizerBase
 ) -> Encoded:
-    """Rows as `prompt`, `chosen` and `rejected`, texts; those that do not fit are dropped.
+    """Rows as `prompt`, `chosen` and `rejected`, texts; those that make no pair or do not fit are dropped.
 
     Raises:
         UserError: for a row that lacks a column.
     """
     found = Encoded()
     for name, pair in _read(rows, PAIRS[format_name]):
+        if pair is None:
+            found.dropped.append(name)
+            continue
         prompt = len(prompt_tokens(pair.prompt, tokenizer))
         longest = max(len(_plain(text, tokenizer)) for text in (pair.chosen, pair.rejected)) + 1
         if max_length is not None and prompt + longest > max_length:

@@ -69,10 +69,11 @@ FORMATS: dict[str, Callable[[ParsedRow, str], Iterator[Example]]] = {
     "instructions": _instructions,
 }
 
-# A dataset's name -> a pair of answers.
-PAIRS: dict[str, Callable[[ParsedRow, str], preferences.Row]] = {
+# A dataset's name -> a pair of answers; None for a row that makes none.
+PAIRS: dict[str, Callable[[ParsedRow, str], preferences.Row | None]] = {
     "orca_dpo_pairs": preferences.read_orca,
     "piqa_pairs": preferences.read_piqa,
+    "webglm_pairs": preferences.read_webglm,
 }
 
 # Formats whose template a tokenizer may carry.

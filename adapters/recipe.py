@@ -45,7 +45,7 @@ class RowsSpec(Spec):
 class DataSpec(Spec):
     """What is trained on, and what is held out."""
 
-    format: Literal["webglm_qa", "dialogsum", "riddles", "instructions", "orca_dpo_pairs", "piqa_pairs"]
+    format: Literal["webglm_qa", "dialogsum", "riddles", "instructions", "orca_dpo_pairs", "piqa_pairs", "webglm_pairs"]
     train: RowsSpec
     eval: RowsSpec | None = None
     eval_fraction: Annotated[float, Field(gt=0, lt=1)] | None = None  # of train's rows, drawn by the seed

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 from ..instructions import prompt as instructions
+from ..webglm_qa import prompt as webglm_qa
+from ..webglm_qa.markers import find_markers
 
 
 @dataclass(frozen=True)
@@ -42,6 +45,31 @@ def read_piqa(row: Mapping[str, object], name: str) -> Row:
     if label not in (0, 1):
         raise ValueError(f"piqa_pairs: {name}: label must be 0 or 1; got {label!r:.80}")
     return _row(f"Question: {goal}\nAnswer:", solutions[int(label)], solutions[1 - int(label)], name)
+
+
+def read_webglm(row: Mapping[str, object], name: str) -> Row | None:
+    """A row of WebGLM-QA: its answer, and the same one with every citation moved on to the next reference.
+
+    What is preferred is thus a citation of what the reference says. None where no citation can be moved: the answer has
+    none of a reference that is there, or there is one reference alone.
+
+    Raises:
+        ValueError: a column is missing or of another type.
+    """
+    read = webglm_qa.read_row(row, name)
+    chosen = webglm_qa.completion(read.answer)
+    rejected, count = chosen, len(read.references)
+    for marker in reversed(find_markers(chosen)):
+        moved = re.sub("[0-9]+", lambda found: str(_next(int(found[0]), count)), marker.text) if marker.numbers else ""
+        rejected = rejected[: marker.start] + (moved or marker.text) + rejected[marker.end :]
+    if rejected == chosen:
+        return None
+    return Row(webglm_qa.prompt(read.question, read.references), chosen, rejected)
+
+
+def _next(number: int, count: int) -> int:
+    """The reference after one of `count`, the first after the last; what names none stays."""
+    return number % count + 1 if 1 <= number <= count else number
 
 
 def _row(prompt: str, chosen: str, rejected: str, name: str) -> Row:
