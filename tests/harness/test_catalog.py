@@ -13,9 +13,9 @@ from phibench.harness.catalog import OURS, catalog, lm_eval_tasks, manager_for
 from phibench.harness.tasks import task_leaves
 
 OUR_TASKS = [
-    "dialogsum", "dialogsum_loss", "webglm_qa", "webglm_qa_loss", "mini_arc_challenge", "mini_arc_easy",
-    "mini_dialogsum", "mini_dialogsum_loss", "mini_hellaswag", "mini_piqa", "mini_webglm_qa", "mini_webglm_qa_loss",
-    "mini_winogrande",
+    "dialogsum", "dialogsum_loss", "orca_dpo_pairs", "piqa_pairs", "webglm_qa", "webglm_qa_loss", "mini_arc_challenge",
+    "mini_arc_easy", "mini_dialogsum", "mini_dialogsum_loss", "mini_hellaswag", "mini_piqa", "mini_webglm_qa",
+    "mini_webglm_qa_loss", "mini_winogrande",
 ]  # fmt: skip
 # One of each way in which lm-eval's files name things.
 PLAIN = ["arc_easy", "arc_challenge", "hellaswag", "piqa", "winogrande", "gsm8k", "wikitext", "ifeval"]

@@ -38,7 +38,7 @@ def requests(task: Any, limit: int = 2) -> list[Any]:
 
 def test_every_task_is_found(manager: TaskManager) -> None:
     loss = {f"{name}_loss" for name in ("webglm_qa", "dialogsum", "mini_webglm_qa", "mini_dialogsum")}
-    assert {"webglm_qa", "dialogsum", *loss, *MINI} <= set(manager.all_tasks)
+    assert {"webglm_qa", "dialogsum", "piqa_pairs", "orca_dpo_pairs", *loss, *MINI} <= set(manager.all_tasks)
 
 
 def test_the_tag_names_the_mini_tasks(tasks: dict[str, Any]) -> None:
@@ -168,7 +168,7 @@ def test_a_missing_file_is_named() -> None:
 
 
 def test_task_code_is_light_to_import() -> None:
-    modules = ["dialogsum.utils", "mini.utils", "webglm_qa.utils", "webglm_qa.judge_quality"]
+    modules = ["dialogsum.utils", "mini.utils", "preferences.utils", "webglm_qa.utils", "webglm_qa.judge_quality"]
     code = (
         "import sys; " + "; ".join(f"import phibench.suites.tasks.{module}" for module in modules)
         + "; print([name for name in ('torch', 'transformers', 'datasets', 'nltk') if name in sys.modules])"

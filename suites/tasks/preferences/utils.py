@@ -1,0 +1,111 @@
+"""What the `*_pairs.yaml` tasks call. lm-eval loads this file by its path, hence the absolute imports.
+
+An item is a pair, in the prompt and with the texts that training has; its choices are the preferred answer and the
+rejected one, in this order. Each is scored by itself, so that the order tells a model nothing.
+
+Neither answer has an end-of-text token: a task does not know the tokenizer, whose end it would be. Training appends
+one to both, so that its log-probabilities have one more term each: how likely the model stops after the answer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from phibench.suites.tasks.preferences.prompt import Row, read_orca, read_piqa
+
+
+def load(path: str, splits: Mapping[str, str], **_metadata: Any) -> Any:
+    """A DatasetDict whose splits are parts of a dataset's own, such as {"test": "train[95%:]"}.
+
+    lm-eval passes a task's metadata along with its dataset_kwargs; it is not needed here.
+    """
+    from datasets import DatasetDict, load_dataset
+
+    return DatasetDict({name: load_dataset(path, split=part) for name, part in splits.items()})
+
+
+def piqa_docs(dataset: Any) -> Any:
+    """The dataset itself, once every row has been checked.
+
+    Raises:
+        ValueError: a row is no pair (see `read_piqa`).
+    """
+    return _checked(dataset, read_piqa)
+
+
+def piqa_text(doc: Mapping[str, Any]) -> str:
+    """The prompt of a row of PIQA."""
+    return read_piqa(doc, "row").prompt
+
+
+def piqa_choices(doc: Mapping[str, Any]) -> list[str]:
+    """The right solution and the wrong one, each after a space."""
+    return _choices(read_piqa(doc, "row"))
+
+
+def piqa_results(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, float]:
+    """The scores of a row of PIQA."""
+    return preference(read_piqa(doc, "row"), results)
+
+
+def orca_docs(dataset: Any) -> Any:
+    """The dataset itself, once every row has been checked.
+
+    Raises:
+        ValueError: a row is no pair (see `read_orca`).
+    """
+    return _checked(dataset, read_orca)
+
+
+def orca_text(doc: Mapping[str, Any]) -> str:
+    """The prompt of a row of Intel/orca_dpo_pairs."""
+    return read_orca(doc, "row").prompt
+
+
+def orca_choices(doc: Mapping[str, Any]) -> list[str]:
+    """The chosen answer and the rejected one, each after a space."""
+    return _choices(read_orca(doc, "row"))
+
+
+def orca_results(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, float]:
+    """The scores of a row of Intel/orca_dpo_pairs."""
+    return preference(read_orca(doc, "row"), results)
+
+
+def preference(pair: Row, results: Sequence[tuple[float, bool]]) -> dict[str, float]:
+    """How much likelier a model holds the preferred answer of a pair than the rejected one.
+
+    Beta times the difference of `margin` between a tuned model and its reference is the margin of rewards that DPO
+    trains (Rafailov et al. 2023, arXiv 2305.18290), but for the end-of-text tokens.
+
+    Args:
+        pair: the two answers.
+        results: lm-eval's, of the preferred answer and of the rejected one: (log-likelihood in nats, whether it is
+            greedy).
+
+    Returns:
+        `margin`: the log-likelihood of the preferred answer minus that of the rejected one, in nats.
+        `acc`: 1 where it is above zero, and half where it is zero, as in training's held-out accuracy.
+        `margin_per_byte`: the same of the log-likelihoods per byte of the answers' UTF-8 text, without the space before
+            it: the longer answer is not the less likely one for its length alone.
+    """
+    preferred, rejected = (float(found[0]) for found in results)
+    sizes = [len(text.strip().encode("utf-8")) for text in _choices(pair)]
+    margin = preferred - rejected
+    return {
+        "margin": margin,
+        "acc": 0.5 if margin == 0 else float(margin > 0),
+        "margin_per_byte": preferred / sizes[0] - rejected / sizes[1],
+    }
+
+
+def _choices(pair: Row) -> list[str]:
+    return [pair.chosen, pair.rejected]
+
+
+def _checked(dataset: Any, read: Callable[[Mapping[str, object], str], Row]) -> Any:
+    # A split without rows is none to refuse: where a suite gives rows of its own, those for examples may be missing.
+    for index, row in enumerate(dataset):
+        read(row, f"row {index}")
+    return dataset
