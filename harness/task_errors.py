@@ -14,15 +14,16 @@ def task_error(error: Exception, where: str, config: dict[str, Any]) -> UserErro
     dataset = ":".join(str(p) for p in (config.get("dataset_path"), config.get("dataset_name")) if p)
     text = " ".join(str(error).split())[:300] or type(error).__name__
     kind = type(error).__name__
-    splits = [
-        config[key] for key in ("test_split", "validation_split", "fewshot_split", "training_split") if config.get(key)
-    ]
+    splits = [config[key] for key in _SPLITS if config.get(key)]
     if kind == "KeyError" and error.args and error.args[0] in splits:
         return UserError(
             f'its dataset {dataset} has no split "{error.args[0]}"',
             where=where,
             fix="give that split under [data], or choose another with override = { test_split = ... }",
         )
+    if kind == "IndexError" and text.endswith("out of bounds for size 0"):
+        fix = "look at the rows of the split that is evaluated: there are none, or none that the task can ask"
+        return UserError("there is no item to ask", where=where, fix=fix)
     if kind == "SecurityError":
         return UserError(f"its template reaches for Python, which is off: {text}", where=where)
     if kind in ("UndefinedError", "KeyError"):

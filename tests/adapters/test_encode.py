@@ -153,7 +153,7 @@ def test_rows_that_do_not_fit_are_dropped_and_never_cut() -> None:
 def test_pairs() -> None:
     piqa = {"goal": "Open a jar", "sol1": "Hit it.", "sol2": "Turn the lid.", "label": 1}
     orca = {"system": "Be kind.", "question": "Hi?", "chosen": "Hello!", "rejected": "What?"}
-    assert PAIRS.keys() == {"piqa_pairs", "orca_dpo_pairs"}
+    assert PAIRS.keys() == {"piqa_pairs", "orca_dpo_pairs", "webglm_pairs"}
     [found] = encode_pairs(rows(piqa), "piqa_pairs", max_length=None, tokenizer=TOKENIZER).rows
     # The prompt is lm-eval's own of this task, whose choices follow it after a space.
     assert found == {"prompt": "Question: Open a jar\nAnswer:", "chosen": " Turn the lid.", "rejected": " Hit it."}

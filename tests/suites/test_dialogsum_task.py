@@ -37,7 +37,6 @@ def test_splits_with_one_row_a_dialogue_stay_as_they_are() -> None:
 @pytest.mark.parametrize(
     ("split", "message"),
     [
-        (rows(), "the split has no rows"),
         (Dataset.from_list([{"id": "a", "dialogue": "A"}]), "row 0 has no column 'summary'"),
         (rows(("test_0_1", "A"), ("test_0_2", "B")), r"row 1 \(test_0_2\): its dialogue is not that of"),
         (rows(("test_0_1", "A"), ("test_0_1", "A")), "row 1: another row has the id 'test_0_1' too"),

@@ -23,7 +23,7 @@ from phibench.harness.engine.requests import Encoder
 from phibench.harness.records import read_records
 from phibench.harness.stats import paired_difference
 from phibench.suites.tasks.preferences import utils
-from phibench.suites.tasks.preferences.prompt import Row
+from phibench.suites.tasks.preferences.prompt import Row, read_webglm
 from support.command import Command
 from support.models import CPU, load
 from support.tiny import save_tiny_model, tiny_tokenizer
@@ -39,7 +39,11 @@ ORCA = [
     {"system": "Be kind.", "question": "Hi?", "chosen": "Hello, how are you?", "rejected": "What?\n"},
     {"system": "", "question": " Why does bread rise? ", "chosen": "Yeast makes gas.", "rejected": "It is hot: 東京."},
 ]
-ROWS = {"piqa_pairs": PIQA, "orca_dpo_pairs": ORCA}
+WEBGLM = [
+    {"question": "Why?", "answer": "It is wet [1]. So it rusts [2, 3].\n", "references": ["Rain.", "Iron.", "Air."]},
+    {"question": "How – so?", "answer": "By café [2].", "references": ["Tea.", "Coffee."]},
+]
+ROWS = {"piqa_pairs": PIQA, "orca_dpo_pairs": ORCA, "webglm_pairs": WEBGLM}
 METRICS = ["margin", "acc", "margin_per_byte"]
 TOKENIZER = tiny_tokenizer()
 RECIPE = """
@@ -94,7 +98,9 @@ def test_tokens_are_those_of_training_but_for_the_end(name: str, bos: bool, tmp_
     asked = Encoder(base.tokenizer).pairs(arguments(task_on(ROWS[name], name)))
     end = [base.tokenizer.eos_token_id]
     expected = [(row["prompt_ids"], row[key]) for row in trained for key in ("chosen_ids", "rejected_ids")]
-    assert [(context, answer + end) for context, answer in asked] == expected
+    assert [context + answer + end for context, answer in asked] == [prompt + answer for prompt, answer in expected]
+    if name != "webglm_pairs":  # whose prompt ends in a line break: lm-eval counts it to both answers alike
+        assert [(context, answer + end) for context, answer in asked] == expected
 
 
 def test_beta_times_the_difference_of_margins_is_the_margin_of_training(
@@ -219,3 +225,29 @@ def test_orca_is_evaluated_on_what_the_recipe_holds_out(monkeypatch: pytest.Monk
 def test_rows_that_are_no_pairs_are_named(docs: Any, rows: list[dict[str, Any]], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         docs(Dataset.from_list(rows))
+
+
+@pytest.mark.parametrize(
+    ("answer", "count", "moved"),
+    [
+        ("It is [1]. And [2].", 2, "It is [2]. And [1]."),
+        ("It is [1, 3][2].", 3, "It is [2, 1][3]."),
+        ("It is [1] of [9] in [10 kg].", 2, "It is [2] of [9] in [10 kg]."),
+        ("It is [1-2].", 3, "It is [2-3]."),
+        ("It is.", 3, None),
+        ("It is [?] or [9].", 3, None),
+        ("It is [1].", 1, None),
+    ],
+)
+def test_citations_move_on_to_the_next_reference(answer: str, count: int, moved: str | None) -> None:
+    row = {"question": "q", "answer": answer, "references": ["text"] * count}
+    found = read_webglm(row, "row")
+    assert (found and found.rejected) == moved
+    assert found is None or found.chosen == answer
+
+
+def test_rows_that_make_no_pair_are_left_out_of_task_and_training_alike() -> None:
+    rows = [*WEBGLM, {"question": "q", "answer": "no citation", "references": ["a", "b"]}]
+    found = encode_pairs(named(rows), "webglm_pairs", max_length=None, tokenizer=TOKENIZER)
+    assert (len(found.rows), found.dropped) == (2, ["row 2"])
+    assert len(task_on(rows, "webglm_pairs").eval_docs) == 2

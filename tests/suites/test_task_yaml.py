@@ -38,7 +38,8 @@ def requests(task: Any, limit: int = 2) -> list[Any]:
 
 def test_every_task_is_found(manager: TaskManager) -> None:
     loss = {f"{name}_loss" for name in ("webglm_qa", "dialogsum", "mini_webglm_qa", "mini_dialogsum")}
-    assert {"webglm_qa", "dialogsum", "piqa_pairs", "orca_dpo_pairs", *loss, *MINI} <= set(manager.all_tasks)
+    pairs = {f"{name}_pairs" for name in ("piqa", "orca_dpo", "webglm", "mini_webglm")}
+    assert {"webglm_qa", "dialogsum", *pairs, *loss, *MINI} <= set(manager.all_tasks)
 
 
 def test_the_tag_names_the_mini_tasks(tasks: dict[str, Any]) -> None:

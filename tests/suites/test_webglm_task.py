@@ -71,8 +71,7 @@ def test_rows_are_checked_before_a_model_is_asked() -> None:
         utils.process_docs(Dataset.from_list([DOC, DOC | {"answer": None}]))
     with pytest.raises(ValueError, match="row 0 has no column 'references'"):
         utils.process_docs(split.remove_columns("references"))
-    with pytest.raises(ValueError, match="no rows"):
-        utils.process_docs(split.select([]))
+    assert len(utils.process_docs(split.select([]))) == 0  # one for examples, where a suite's own rows have none
 
 
 def test_quotes_are_not_escaped_anywhere() -> None:

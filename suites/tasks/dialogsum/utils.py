@@ -22,13 +22,11 @@ def process_docs(dataset: Any) -> Any:
     one.
 
     Raises:
-        ValueError: the split is empty, a row lacks a column (see `read_row`), two rows share an id, or rows
+        ValueError: a row lacks a column (see `read_row`), two rows share an id, or rows
             whose ids name one dialogue hold different ones.
     """
     from datasets import Dataset
 
-    if len(dataset) == 0:
-        raise ValueError("dialogsum: the split has no rows")
     seen: set[str] = set()
     documents: dict[str, dict[str, Any]] = {}
     for index, raw in enumerate(dataset):

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from phibench.suites.tasks.preferences.prompt import Row, read_orca, read_piqa
+from phibench.suites.tasks.preferences.prompt import Row, read_orca, read_piqa, read_webglm
 
 
 def load(path: str, splits: Mapping[str, str], **_metadata: Any) -> Any:
@@ -73,6 +73,31 @@ def orca_results(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) 
     return preference(read_orca(doc, "row"), results)
 
 
+def webglm_docs(dataset: Any) -> Any:
+    """The rows of a dataset that make a pair, once every row has been checked.
+
+    Raises:
+        ValueError: a column is missing or of another type (see `read_webglm`).
+    """
+    kept = [index for index, row in enumerate(dataset) if read_webglm(row, f"row {index}") is not None]
+    return dataset.select(kept)
+
+
+def webglm_text(doc: Mapping[str, Any]) -> str:
+    """The prompt of a row of WebGLM-QA."""
+    return _webglm(doc).prompt
+
+
+def webglm_choices(doc: Mapping[str, Any]) -> list[str]:
+    """The answer as it is, and citing the wrong references."""
+    return _choices(_webglm(doc))
+
+
+def webglm_results(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, float]:
+    """The scores of a row of WebGLM-QA."""
+    return preference(_webglm(doc), results)
+
+
 def preference(pair: Row, results: Sequence[tuple[float, bool]]) -> dict[str, float]:
     """How much likelier a model holds the preferred answer of a pair than the rejected one.
 
@@ -100,11 +125,18 @@ def preference(pair: Row, results: Sequence[tuple[float, bool]]) -> dict[str, fl
     }
 
 
+def _webglm(doc: Mapping[str, Any]) -> Row:
+    found = read_webglm(doc, "row")
+    if found is None:
+        raise ValueError("the row makes no pair")
+    return found
+
+
 def _choices(pair: Row) -> list[str]:
     return [pair.chosen, pair.rejected]
 
 
-def _checked(dataset: Any, read: Callable[[Mapping[str, object], str], Row]) -> Any:
+def _checked(dataset: Any, read: Callable[[Mapping[str, object], str], object]) -> Any:
     # A split without rows is none to refuse: where a suite gives rows of its own, those for examples may be missing.
     for index, row in enumerate(dataset):
         read(row, f"row {index}")
