@@ -22,12 +22,13 @@ from ..files import sha256_json, write_text
 from .adapter_files import TRAINING, AdapterFiles, read_adapter
 from .base import LoadedBase
 from .bundled import cache_dir
+from .checkpoints import last_checkpoint, take_checkpoint
 from .identity import base_parts, tokenizer_hash, version
 from .recipe import Recipe, find_recipe, read_recipe
 from .rows import Rows, read_data
 from .spec import is_local
 from .trainers import Job, make_trainer, needs_trl, sample_hash
-from .watch import Step, curve_of, last_checkpoint
+from .watch import Step, curve_of
 
 _log = logging.getLogger(__name__)
 _TELLING = (
@@ -222,7 +223,7 @@ def _train_into(folder: Path, job: Job, parts: dict[str, str], on_step: Told) ->
     for what, names in (("shortened", made.train.shortened), ("left out: too long", made.train.dropped)):
         if names:
             _log.warning("%s: %d of %d rows %s", recipe.name, len(names), len(job.rows.rows), what)
-    checkpoint = last_checkpoint(job.scratch / "trainer")
+    checkpoint, passed = take_checkpoint(job.scratch / "trainer")
     before = _earlier_seconds(job.scratch)
     if checkpoint is not None:
         trainer.args.eval_on_start = False  # it was evaluated at the start
@@ -249,6 +250,7 @@ def _train_into(folder: Path, job: Job, parts: dict[str, str], on_step: Told) ->
         "device": str(job.device),
         "steps": trainer.state.global_step,
         "resumed_at": int(checkpoint.name.partition("-")[2]) if checkpoint else None,
+        "notes": passed,
         "seconds": round(before + time.perf_counter() - started, 1),
         "nonfinite_losses": watch.nonfinite_losses,
         "nonfinite_gradients": watch.nonfinite_gradients,

@@ -90,4 +90,6 @@ def say_trained(progress: RunProgress, name: str, record: dict[str, Any], *, is_
     for key, what in (("rows_dropped", "rows too long"), ("rows_shortened", "rows shortened")):
         if record[key]:
             told.append(f"{record[key]} {what}")
+    for note in record.get("notes", []):
+        progress.say(f"{name}: {note}", style="yellow")
     progress.say(f"✓ trained {name} in {record['seconds']:.0f} s: {', '.join(told)}")

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from phibench.adapters import train as module
 from phibench.adapters.base import LoadedBase
 from phibench.adapters.recipe import read_recipe
 from phibench.adapters.train import Trained, train
-from support.models import CPU, load, save_base
+from support.models import CPU, load
 
 ROWS = [
     {"goal": f"Open {thing}", "sol1": "Turn it.", "sol2": "Sing to it loudly.", "label": number % 2}
@@ -63,15 +62,7 @@ WAYS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv("PHIBENCH_CACHE", str(tmp_path / "cache"))
-    yield tmp_path / "cache" / "adapters"
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> LoadedBase:
-    return load(save_base(tmp_path_factory.mktemp("base"), "llama", max_position_embeddings=256))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def run(folder: Path, base: LoadedBase, way: str, *settings: str) -> Trained:
