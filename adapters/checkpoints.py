@@ -40,7 +40,7 @@ def take_checkpoint(folder: Path) -> tuple[Path | None, list[str]]:
     Returns:
         It, if there is one; and for each that was written whole and is no more, what is wrong with it.
     """
-    passed = []
+    passed: list[str] = []
     for path in _checkpoints(folder):
         fault = _fault(path) if (path / COMPLETE).exists() else None
         if fault is None and (path / COMPLETE).exists():

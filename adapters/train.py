@@ -24,9 +24,9 @@ from .base import LoadedBase
 from .bundled import cache_dir
 from .checkpoints import last_checkpoint, take_checkpoint
 from .identity import base_parts, tokenizer_hash, version
-from .recipe import Recipe, find_recipe, read_recipe
+from .recipe import Recipe, read_recipe
+from .recipe_table import find_recipe
 from .rows import Rows, read_data
-from .spec import is_local
 from .trainers import Job, make_trainer, needs_trl, sample_hash
 from .watch import Step, curve_of
 
@@ -118,13 +118,15 @@ def train(
     """
     if recipe.name in chain:
         raise UserError(
-            f"it starts from itself: {' > '.join([*chain, recipe.name])}", where=f"recipe {recipe.name}: start"
+            f"it starts from itself: {' > '.join([*chain, recipe.name])}",
+            where=recipe.where("start"),
+            fix="name another recipe, or an adapter's folder",
         )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("training in several processes is not supported yet", where="WORLD_SIZE", fix="start one")
     rows, held_out = read_data(recipe, path, seed=seed, offline=offline)
     start, earlier = _start(
-        recipe, path, base, device, seed=seed, on_step=on_step, offline=offline, chain=[*chain, recipe.name]
+        recipe, base, device, seed=seed, on_step=on_step, offline=offline, chain=[*chain, recipe.name]
     )
     parts = _parts(recipe, base, device, rows, held_out, seed, start)
     folder = cache_dir() / "adapters" / f"{recipe.name}-{sha256_json(parts)[:16]}"
@@ -142,15 +144,15 @@ def train(
 
 
 def _start(
-    recipe: Recipe, path: Path, base: LoadedBase, device: torch.device, *, chain: list[str], **options: Any
+    recipe: Recipe, base: LoadedBase, device: torch.device, *, chain: list[str], **options: Any
 ) -> tuple[AdapterFiles | None, list[tuple[str, str]]]:
     """The adapter that training goes on from, trained first where it is a recipe's, with the texts of its rows."""
     if recipe.start is None:
         return None, []
-    beside = path.parent / f"{recipe.start.removesuffix('.toml')}.toml"
-    if is_local(recipe.start) and not recipe.start.endswith(".toml"):
-        return read_adapter("start", Path(recipe.start).expanduser(), recipe.start), []
-    file = beside if beside.is_file() else find_recipe(recipe.start)
+    given = Path(recipe.start).expanduser()
+    if given.is_absolute() and given.suffix != ".toml":
+        return read_adapter("start", given, recipe.start), []
+    file = given if given.is_file() else find_recipe(recipe.start)
     made = train(read_recipe(file), file, base, device, chain=chain, **options)
     return read_adapter("start", made.folder, recipe.start), made.texts
 

@@ -34,7 +34,8 @@ def train(
     A training that was stopped goes on from its last checkpoint when the same command is given again. A suite that
     names the recipe and has the same base finds the result, too.
     """
-    from ..adapters.recipe import find_recipe, read_recipe
+    from ..adapters.recipe import read_recipe
+    from ..adapters.recipe_table import find_recipe
 
     quieten(offline=offline)
     path = find_recipe(recipe)

@@ -367,7 +367,7 @@ def test_a_recipe_goes_on_from_anothers_adapter(base: LoadedBase, cache: Path, t
     assert held_out(made.record)[0] == pytest.approx(held_out(first.record)[6], rel=1e-5)
     assert held_out(made.record)[6] != held_out(made.record)[0]
     assert (first.folder / TRAINING).is_file()
-    # The same start by its folder is the same training.
+    # The same start by its folder is the same training, wherever the command is given.
     (tmp_path / "more.toml").write_text(text.replace('start = "tiny"', f'start = "{first.folder}"'))
     assert not trained(tmp_path / "more.toml", base).is_new
     (tmp_path / "more.toml").write_text(text.replace('start = "tiny"', 'start = "more"'))
