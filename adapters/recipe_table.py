@@ -30,14 +30,14 @@ class Places:
 
     def where(self, key: str) -> str:
         """How an error names a key, such as `mine.toml: lora.r` or `--set lora.r=0`."""
-        keys = tuple(key.split(".")) if key else ()
-        if (setting := self.given.get(keys, "")).startswith("--set "):
-            return setting
+        if not key:
+            settings = list(dict.fromkeys(place for place in self.given.values() if place.startswith("--set ")))
+            return f"{self.path} with {', '.join(settings)}" if settings else str(self.path)
+        keys = tuple(key.split("."))
         nearest = next((keys[:n] for n in range(len(keys), 0, -1) if keys[:n] in self.given), None)
         place = self.given[nearest] if nearest else str(self.path)
-        if place.startswith("--set "):  # it gave the table that this key is missing in
-            return f"{place}: {key}"
-        return f"{place}: {key}" if key else place
+        names_it = place.startswith("--set ") and place.removeprefix("--set ").partition("=")[0].strip() == key
+        return place if names_it else f"{place}: {key}"
 
 
 def find_recipe(name: str) -> Path:

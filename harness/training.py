@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +37,14 @@ def train_recipe(
         UserError: for a recipe, base or data that cannot be used, or a loss that is not finite.
     """
     from ..adapters.base import load_base
+    from ..adapters.settings import refuse_settings
     from ..adapters.train import train
     from .environment import choose_device
 
     if recipe.base is None:
         raise UserError("the recipe names no base", where=f"{path}: base", fix="--set base.model=smollm2-135m")
+    with suppress(ImportError):  # without trl, what was trained before is still found
+        refuse_settings(recipe)
     with progress.bar(f"loading {recipe.base.model}", None):
         base = load_base(recipe.base, offline=offline)
     with telling(progress, recipe.name) as on_step:

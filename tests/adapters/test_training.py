@@ -151,24 +151,6 @@ def test_the_best_checkpoint_is_what_is_saved_and_told(base: LoadedBase, tmp_pat
     assert made.record["saved_loss"] == pytest.approx(found[best], rel=1e-5)
 
 
-REFUSED = {
-    "training.output_dir=elsewhere": "checkpoints have their own place",
-    "training.seed=7": "give the seed with --seed",
-    "training.hub_token=hf_secret": "a token does not belong in a recipe",
-    "training.label_smoothing_factor=0.5": "0.5 is not what phibench's trainer does",
-    "training.loss_type=dft": "'dft' is not what phibench's trainer does",
-    "training.packing_strategy=wrapped": "'wrapped' is not what phibench's trainer does",
-    "training.gradient_accumulation_steps=0": "the libraries refuse its settings",
-}
-
-
-@pytest.mark.parametrize("setting", REFUSED)
-def test_settings_that_are_not_the_recipes_to_make(setting: str, base: LoadedBase, cache: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=REFUSED[setting]):
-        trained(write(tmp_path), base, setting)
-    assert [entry for entry in cache.iterdir() if (entry / TRAINING).exists()] == []
-
-
 def test_an_error_keeps_the_last_checkpoint(base: LoadedBase, cache: Path, tmp_path: Path) -> None:
     def fails(step: Step) -> None:
         if step.step == 5:
