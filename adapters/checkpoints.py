@@ -8,7 +8,7 @@ import shutil
 from pathlib import Path
 from typing import Any
 
-from ..files import sha256_file, write_text
+from ..files import find_change, hash_files, write_text
 
 COMPLETE = "phibench_complete"  # a checkpoint has this file, with the hashes of all others, when they are written
 
@@ -17,8 +17,7 @@ _log = logging.getLogger(__name__)
 
 def mark_whole(folder: Path, **counts: int) -> None:
     """Say of a checkpoint that was just written that it is whole, what its files are, and what was counted so far."""
-    files = {str(path.relative_to(folder)): sha256_file(path) for path in _files(folder)}
-    write_text(folder / COMPLETE, json.dumps({**counts, "files": files}))
+    write_text(folder / COMPLETE, json.dumps({**counts, "files": hash_files(folder, but=COMPLETE)}))
 
 
 def counted(checkpoint: Path) -> dict[str, Any]:
@@ -58,12 +57,8 @@ def _fault(checkpoint: Path) -> str | None:
         files = dict(counted(checkpoint)["files"])
     except (OSError, ValueError, KeyError, TypeError):
         return f"{COMPLETE} cannot be read"
-    for name, digest in files.items():
-        try:
-            if sha256_file(checkpoint / name) != digest:
-                return f"{name} is not what was written"
-        except OSError as error:
-            return f"{name} cannot be read ({error.strerror})"
+    if (fault := find_change(checkpoint, files)) is not None:
+        return fault
     if "trainer_state.json" in files:
         state = json.loads((checkpoint / "trainer_state.json").read_text(encoding="utf-8"))
         best = Path(state.get("best_model_checkpoint") or checkpoint)
@@ -76,7 +71,3 @@ def _checkpoints(folder: Path) -> list[Path]:
     """The newest first."""
     found = {int(path.name.partition("-")[2]): path for path in folder.glob("checkpoint-*")}
     return [found[step] for step in sorted(found, reverse=True)]
-
-
-def _files(folder: Path) -> list[Path]:
-    return [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != COMPLETE]

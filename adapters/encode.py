@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # transformers' label of a token that is not learned
+NAMED = 50  # rows that a record names
 
 
 @dataclass
@@ -23,6 +24,17 @@ class Encoded:
     rows: list[dict[str, Any]] = field(default_factory=list)
     shortened: list[str] = field(default_factory=list)  # names of rows that a shorter form stands for
     dropped: list[str] = field(default_factory=list)  # names of rows that no form fits
+
+    def left_out(self) -> dict[str, list[str]]:
+        """The names of the rows that are not among these, by why."""
+        return {"dropped": self.dropped}
+
+    def told(self, prefix: str = "") -> dict[str, Any]:
+        """How many rows were left out or shortened, and the first of their names, for a record."""
+        found: dict[str, Any] = {}
+        for what, names in {**self.left_out(), "shortened": self.shortened}.items():
+            found |= {f"{prefix}rows_{what}": len(names), f"{prefix}rows_{what}_names": names[:NAMED]}
+        return found
 
 
 def encode_rows(

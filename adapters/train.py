@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,15 +18,15 @@ import torch
 from filelock import FileLock, Timeout
 
 from ..errors import UserError
-from ..files import sha256_json, write_text
-from .adapter_files import TRAINING, AdapterFiles, read_adapter
+from ..files import find_change, hash_files, sha256_json, write_text
+from .adapter_files import LEFT_OUT, TRAINING, AdapterFiles, read_adapter
 from .base import LoadedBase
 from .bundled import cache_dir
 from .checkpoints import last_checkpoint, take_checkpoint
 from .identity import base_parts, tokenizer_hash, version
 from .recipe import Recipe, read_recipe
 from .recipe_table import find_recipe
-from .rows import Rows, read_data
+from .rows import Rows, read_data, strings
 from .trainers import Job, make_trainer, needs_trl, sample_hash
 from .watch import Step, curve_of
 
@@ -130,17 +130,18 @@ def train(
     )
     parts = _parts(recipe, base, device, rows, held_out, seed, start)
     folder = cache_dir() / "adapters" / f"{recipe.name}-{sha256_json(parts)[:16]}"
-    is_new = not (folder / TRAINING).is_file()
-    if is_new:
+    record, _ = _finished(folder)
+    is_new = record is None
+    if record is None:
         needs_trl(recipe)
         work = folder.with_name(f".{folder.name}")
         with _alone(work, recipe):
-            if not (folder / TRAINING).is_file():  # another process may just have made it
+            record, notes = _finished(folder)  # another process may just have made it
+            if record is None:
                 job = Job(recipe, base, device, seed, rows, held_out, start, work)
-                _train_into(folder, job, parts, on_step)
+                record = _train_into(folder, job, parts, on_step, notes)
         gc.collect()  # a trainer is full of cycles: its model and optimizer would stay on the device
-    record = json.loads((folder / TRAINING).read_text(encoding="utf-8"))
-    return Trained(folder, record, is_new, [*earlier, *_texts(rows)])
+    return Trained(folder, record, is_new, [*earlier, *_texts(rows, folder)])
 
 
 def _start(
@@ -157,17 +158,28 @@ def _start(
     return read_adapter("start", made.folder, recipe.start), made.texts
 
 
-def _texts(rows: Rows) -> list[tuple[str, str]]:
-    """The name and all text of each row."""
-    return [(f"{rows.source} {name}", "\n".join(_strings(row))) for name, row in rows.rows]
+def _texts(rows: Rows, folder: Path) -> list[tuple[str, str]]:
+    """The name and all text of each row that a result was trained on."""
+    file = folder / LEFT_OUT
+    left_out = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    gone = {name for names in left_out.values() for name in names}
+    return [(f"{rows.source} {name}", "\n".join(strings(row))) for name, row in rows.rows if name not in gone]
 
 
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list | tuple):
-        for part in value.values() if isinstance(value, Mapping) else value:
-            yield from _strings(part)
+def _finished(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """The record of a result that is there and still what was written; or none, and what is wrong with it."""
+    if not (folder / TRAINING).is_file():
+        return None, []
+    try:
+        record: dict[str, Any] = json.loads((folder / TRAINING).read_text(encoding="utf-8"))
+        fault = find_change(folder, record.get("files", {}))
+    except (ValueError, AttributeError):
+        fault = f"{TRAINING} cannot be read"
+    if fault is None:
+        return record, []
+    told = f"what was trained before is not used: {fault}"
+    _log.warning("%s: %s", folder.name, told)
+    return None, [told]
 
 
 def _parts(
@@ -215,8 +227,12 @@ def _alone(work: Path, recipe: Recipe) -> Iterator[None]:
         ) from None
 
 
-def _train_into(folder: Path, job: Job, parts: dict[str, str], on_step: Told) -> None:
-    """Train, and move the result into place; a training that is killed is gone on with by the same call."""
+def _train_into(folder: Path, job: Job, parts: dict[str, str], on_step: Told, notes: list[str]) -> dict[str, Any]:
+    """Train, and move the result into place; a training that is killed is gone on with by the same call.
+
+    Returns:
+        The record of how it was made.
+    """
     started = time.perf_counter()
     recipe = job.recipe
     _log.info("training %s on %d rows", recipe.name, len(job.rows.rows))
@@ -241,18 +257,19 @@ def _train_into(folder: Path, job: Job, parts: dict[str, str], on_step: Told) ->
     shutil.rmtree(result, ignore_errors=True)
     saved = made.evaluate_saved()
     made.save(result)
+    write_text(result / LEFT_OUT, json.dumps(made.train.left_out(), indent=2) + "\n")
     record = {
         "recipe": recipe.model_dump(mode="json"),
         "rows": len(job.rows.rows),
-        "rows_dropped": len(made.train.dropped),  # longer than max_length in every form
-        "rows_shortened": len(made.train.shortened),
+        **made.train.told(),
         "eval_rows": len(made.held_out.rows) if made.held_out else None,
+        **(made.held_out.told("eval_") if made.held_out else {}),
         "sources": [rows.source for rows in (job.rows, job.held_out) if rows is not None],
         "seed": job.seed,
         "device": str(job.device),
         "steps": trainer.state.global_step,
         "resumed_at": int(checkpoint.name.partition("-")[2]) if checkpoint else None,
-        "notes": passed,
+        "notes": [*notes, *passed],
         "seconds": round(before + time.perf_counter() - started, 1),
         "nonfinite_losses": watch.nonfinite_losses,
         "nonfinite_gradients": watch.nonfinite_gradients,
@@ -260,11 +277,15 @@ def _train_into(folder: Path, job: Job, parts: dict[str, str], on_step: Told) ->
         "curve": curve_of(trainer.state.log_history),
         **saved,
         **made.facts(),
+        "files": hash_files(result, but=TRAINING),
     }
-    write_text(result / TRAINING, json.dumps(record, indent=2) + "\n")
+    text = json.dumps(record, indent=2)
+    write_text(result / TRAINING, f"{text}\n")
     shutil.rmtree(folder, ignore_errors=True)
     result.rename(folder)
     shutil.rmtree(job.scratch, ignore_errors=True)
+    told: dict[str, Any] = json.loads(text)
+    return told
 
 
 def _earlier_seconds(scratch: Path) -> float:
