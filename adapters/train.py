@@ -23,6 +23,7 @@ from .adapter_files import LEFT_OUT, TRAINING, AdapterFiles, read_adapter
 from .base import LoadedBase
 from .bundled import cache_dir
 from .checkpoints import last_checkpoint, take_checkpoint
+from .encode import special_tokens
 from .identity import base_parts, tokenizer_hash, version
 from .recipe import Recipe, read_recipe
 from .recipe_table import find_recipe
@@ -196,12 +197,15 @@ def _parts(
     data = {"format": recipe.data.format, "eval_fraction": recipe.data.eval_fraction}
     limits = [one.limit if one is not None else None for one in (recipe.data.train, recipe.data.eval)]
     training = {key: value for key, value in recipe.training.items() if key not in _TELLING}
+    special = special_tokens(base.tokenizer, *recipe.tokenizer.add_tokens)
+    spelt = any(special.search(text) for _, row in rows.rows for text in strings(row))
     return {
         "recipe": sha256_json({**told, "data": data, "limits": limits, "training": training}),
         "prompts": sample_hash(recipe, rows, base.tokenizer),
         "data": rows.sha256,
         **({"eval_data": held_out.sha256} if held_out is not None else {}),
         **({"start": start.sha256} if start is not None else {}),
+        **({"special_tokens": "left out"} if spelt else {}),  # before, such rows were trained on
         "seed": str(seed),
         "device": device.type,
         "tokenizer": tokenizer_hash(base.tokenizer),
@@ -238,7 +242,11 @@ def _train_into(folder: Path, job: Job, parts: dict[str, str], on_step: Told, no
     _log.info("training %s on %d rows", recipe.name, len(job.rows.rows))
     made = make_trainer(job, on_step)
     trainer, watch = made.trainer, made.watch
-    for what, names in (("shortened", made.train.shortened), ("left out: too long", made.train.dropped)):
+    for what, names in (
+        ("shortened", made.train.shortened),
+        ("left out: too long", made.train.dropped),
+        ("left out: they spell a special token of the tokenizer", made.train.special),
+    ):
         if names:
             _log.warning("%s: %d of %d rows %s", recipe.name, len(names), len(job.rows.rows), what)
     checkpoint, passed = take_checkpoint(job.scratch / "trainer")

@@ -233,6 +233,12 @@ def _encoded(job: Job, rows: Rows, tokenizer: Any, config: Any) -> Encoded:
     else:
         learn_prompts = config.completion_only_loss is False
         found = encode_rows(rows, form, tokenizer, max_length=most, learn_prompts=learn_prompts)
+    if not found.rows and not found.dropped:
+        raise UserError(
+            "every row spells a special token of the tokenizer, which would end or begin a turn there",
+            where=rows.source,
+            fix="give texts without the template's tokens: the format puts them in",
+        )
     if not found.rows:
         raise UserError(
             f"max_length = {most} leaves no room for any row",

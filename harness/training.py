@@ -90,9 +90,13 @@ def say_trained(progress: RunProgress, name: str, record: dict[str, Any], *, is_
         told.append(f"kept step {record['saved_step']}, the best")
     if record["resumed_at"]:
         told.append(f"gone on from step {record['resumed_at']}")
-    for key, what in (("rows_dropped", "rows too long"), ("rows_shortened", "rows shortened")):
+    for key, what in (
+        ("rows_dropped", "left out: too long"),
+        ("rows_special", "left out: they spell special tokens"),
+        ("rows_shortened", "shortened"),
+    ):
         if record[key]:
-            told.append(f"{record[key]} {what}")
+            told.append(f"{record[key]} {'row' if record[key] == 1 else 'rows'} {what}")
     for note in record.get("notes", []):
         progress.say(f"{name}: {note}", style="yellow")
     progress.say(f"✓ trained {name} in {record['seconds']:.0f} s: {', '.join(told)}")

@@ -8,7 +8,7 @@ import pytest
 
 from phibench.adapters.encode import IGNORED, encode_pairs, encode_rows, prompt_tokens
 from phibench.adapters.formats import CHAT_TEMPLATES, FORMATS, PAIRS
-from phibench.adapters.rows import Rows
+from phibench.adapters.rows import Rows, strings
 from phibench.errors import UserError
 from phibench.harness.engine.requests import Encoder
 from phibench.suites.tasks.riddles import prompt as riddles
@@ -162,6 +162,44 @@ def test_pairs() -> None:
     length = len("Question: Open a jar\nAnswer: Turn the lid.") + 1
     assert encode_pairs(rows(piqa), "piqa_pairs", max_length=length, tokenizer=TOKENIZER).rows
     assert encode_pairs(rows(piqa), "piqa_pairs", max_length=length - 1, tokenizer=TOKENIZER).dropped == ["line 1"]
+
+
+# ---- texts that spell special tokens
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_row_that_spells_a_special_token_is_left_out(name: str) -> None:
+    row = GOLDEN[name][0]
+    tokenizer = tiny_tokenizer("<|im_start|>", "<|im_end|>", "<extra>")
+    spelt = [change(row, text, token) for text in own_texts(row) for token in (EOS, "<|im_end|>", "<extra>")]
+    plain = [change(row, text, "<|im_|end|>") for text in own_texts(row)]
+    found = encode_rows(rows(*spelt, *plain), name, tokenizer, max_length=None, learn_prompts=False)
+    assert found.special == [f"line {number}" for number in range(1, len(spelt) + 1)]
+    assert len(found.rows) == len(plain) > 0
+    # The template's own tokens are no fault, and neither is a column that is not read.
+    more = row | {"text": f"<|im_start|>user{EOS}"}
+    assert encode_rows(rows(row, more), name, tokenizer, max_length=None, learn_prompts=False).special == []
+
+
+def test_a_pair_that_spells_a_special_token_is_left_out() -> None:
+    pair = {"question": "q", "chosen": "a", "rejected": "b"}
+    spelt = [pair | {column: f"x{EOS}"} for column in (*pair, "system")]
+    found = encode_pairs(rows(*spelt, pair), "orca_dpo_pairs", max_length=None, tokenizer=TOKENIZER)
+    assert (len(found.special), len(found.rows)) == (4, 1)
+
+
+def own_texts(value: Any) -> list[str]:
+    """The texts of a row that are an example's."""
+    return [text for text in strings(value) if text not in ("user", "assistant", "1")]
+
+
+def change(value: Any, text: str, token: str) -> Any:
+    """A row with a token in one of its texts."""
+    if isinstance(value, dict):
+        return {key: change(part, text, token) for key, part in value.items()}
+    if isinstance(value, list):
+        return [change(part, text, token) for part in value]
+    return f"{value[:2]}{token}{value[2:]}" if value == text else value
 
 
 # ---- columns of other names, and mistakes
