@@ -76,15 +76,27 @@ def encode(example: Example, tokenizer: PreTrainedTokenizerBase, *, learn_prompt
     """One example: `input_ids` and `labels`, lists of the same length.
 
     Parts are encoded one by one, so that a prompt has the same tokens as when a model is asked with it.
+
+    Raises:
+        UserError: where the tokenizer puts a space before every text, and the parts are not the whole.
     """
+    spaced = puts_space_first(tokenizer)
     tokens: list[int] = []
     labels: list[int] = []
+    written: list[int] = []  # what stands in the text itself
     for number, part in enumerate(example):
-        own = prompt_tokens(part.text, tokenizer) if number == 0 else _plain(part.text, tokenizer)
+        own = prompt_tokens(part.text, tokenizer) if number == 0 else _following(part.text, tokenizer, spaced=spaced)
+        written += own
         if part.ends:
-            own.append(_eos(tokenizer))
+            own = [*own, _eos(tokenizer)]
         tokens += own
         labels += own if part.learned or learn_prompts else [IGNORED] * len(own)
+    if spaced and written != prompt_tokens("".join(part.text for part in example), tokenizer):
+        raise UserError(
+            "it puts a space before every text, and the parts of an example encode otherwise than the whole",
+            where="tokenizer",
+            fix="train on a base whose tokenizer does not, such as Phi's or SmolLM's; or in a format without turns",
+        )
     return {"input_ids": tokens, "labels": labels}
 
 
@@ -96,13 +108,13 @@ def encode_pairs(
     Raises:
         UserError: for a row that lacks a column.
     """
-    found, special = Encoded(), special_tokens(tokenizer)
+    found, special, spaced = Encoded(), special_tokens(tokenizer), puts_space_first(tokenizer)
     for name, texts, pair in _read(rows, PAIRS[format_name]):
         if any(map(special.search, texts)):
             found.special.append(name)
             continue
         prompt = len(prompt_tokens(pair.prompt, tokenizer))
-        longest = max(len(_plain(text, tokenizer)) for text in (pair.chosen, pair.rejected)) + 1
+        longest = max(len(_following(text, tokenizer, spaced=spaced)) for text in (pair.chosen, pair.rejected)) + 1
         if max_length is not None and prompt + longest > max_length:
             found.dropped.append(name)
         else:
@@ -116,6 +128,21 @@ def prompt_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     if len(tokens) > 1 and tokens[-1] == tokenizer.eos_token_id and not text.endswith(str(tokenizer.eos_token)):
         tokens.pop()
     return tokens
+
+
+def puts_space_first(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer puts a space before every text that it is given (SentencePiece's dummy prefix)."""
+    first = tokenizer.convert_ids_to_tokens(_plain("x", tokenizer)[:1])
+    return bool(first) and str(first[0]).startswith(("▁", "Ġ"))
+
+
+def _following(text: str, tokenizer: PreTrainedTokenizerBase, *, spaced: bool) -> list[int]:
+    """The tokens of a text that follows another: without the space that the tokenizer may put before it."""
+    if not spaced:
+        return _plain(text, tokenizer)
+    before = _plain("\n", tokenizer)
+    both = _plain(f"\n{text}", tokenizer)
+    return both[len(before) :] if both[: len(before)] == before else _plain(text, tokenizer)
 
 
 def _plain(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:

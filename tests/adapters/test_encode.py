@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 
-from phibench.adapters.encode import IGNORED, encode_pairs, encode_rows, prompt_tokens
+from phibench.adapters.encode import IGNORED, encode_pairs, encode_rows, prompt_tokens, puts_space_first
 from phibench.adapters.formats import CHAT_TEMPLATES, FORMATS, PAIRS
 from phibench.adapters.rows import Rows, strings
 from phibench.errors import UserError
 from phibench.harness.engine.requests import Encoder
 from phibench.suites.tasks.riddles import prompt as riddles
-from support.models import EOS, EOS_ID, tiny_tokenizer
+from support.models import EOS, EOS_ID, spaced_tokenizer, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
+EOS_OF_SPACED = 0
 WEBGLM = {"question": "why?", "answer": " because [1] ", "references": ["a reason"]}
 RIDDLE = {
     "messages": [
@@ -200,6 +201,49 @@ def change(value: Any, text: str, token: str) -> Any:
     if isinstance(value, list):
         return [change(part, text, token) for part in value]
     return f"{value[:2]}{token}{value[2:]}" if value == text else value
+
+
+# ---- tokenizers that put a space before every text
+
+
+def test_which_tokenizers_put_a_space_first() -> None:
+    assert [puts_space_first(spaced_tokenizer(scheme)) for scheme in ("always", "first", "never")] == [
+        True,
+        True,
+        False,
+    ]
+    assert not puts_space_first(TOKENIZER)
+    assert not puts_space_first(tiny_tokenizer("<|im_start|>"))
+
+
+@pytest.mark.parametrize("scheme", ["always", "first"])
+@pytest.mark.parametrize("name", ["webglm_qa", "dialogsum", "instructions"])
+def test_an_answer_does_not_start_with_a_space_that_the_tokenizer_puts_there(name: str, scheme: str) -> None:
+    tokenizer = spaced_tokenizer(scheme)
+    row, golden = GOLDEN[name]
+    [found] = encode_rows(rows(row), name, tokenizer, max_length=None, learn_prompts=False).rows
+    text = golden.replace("«", "").replace("»", "").removesuffix(EOS)
+    assert found["input_ids"] == [*tokenizer(text)["input_ids"], EOS_OF_SPACED]  # as the whole
+    prompt = tokenizer(golden.partition("«")[0])["input_ids"]
+    assert found["input_ids"][: len(prompt)] == prompt  # as a model is asked
+    assert [label == IGNORED for label in found["labels"]] == [True] * len(prompt) + [False] * (
+        len(found["labels"]) - len(prompt)
+    )
+
+
+@pytest.mark.parametrize(("scheme", "refused"), [("always", True), ("first", False)])
+def test_a_conversation_whose_parts_are_not_the_whole_is_refused(scheme: str, refused: bool) -> None:
+    """With `always`, what follows a special token gets a space, too; by themselves, parts do not show it."""
+    tokenizer = spaced_tokenizer(scheme)
+    tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
+    if not refused:
+        [found] = encode_rows(rows(RIDDLE), "riddles", tokenizer, max_length=None, learn_prompts=False).rows
+        text = GOLDEN["riddles"][1].replace("«", "").replace("»", "")
+        assert found["input_ids"] == tokenizer(text)["input_ids"]
+        return
+    with pytest.raises(UserError, match="puts a space before every text") as caught:
+        encode_rows(rows(RIDDLE), "riddles", tokenizer, max_length=None, learn_prompts=False)
+    assert "Phi's or SmolLM's" in str(caught.value.fix)
 
 
 # ---- columns of other names, and mistakes
