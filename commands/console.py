@@ -63,7 +63,7 @@ def stoppable(what_is_left: str) -> Iterator[None]:
 
 def interrupted(what_is_left: str) -> NoReturn:
     """Say that the command was stopped, and end it."""
-    ERR.print(f"interrupted; the same command {what_is_left}", highlight=False)
+    say(f"interrupted; the same command {what_is_left}", ERR)
     raise typer.Exit(Exit.INTERRUPTED) from None
 
 

@@ -105,7 +105,7 @@ def _run_and_report(file: SuiteFile, options: RunOptions, folder: RunFolder, con
         interrupted(f"goes on where this stopped (in {folder.path})")
     elif outcome.failed:
         failed = "1 cell" if outcome.failed == 1 else f"{outcome.failed} cells"
-        ERR.print(f"{failed} failed; see the report and {folder.log}", style="red", highlight=False)
+        say(f"{failed} failed; see the report and {folder.log}", ERR, style="red")
         raise typer.Exit(Exit.SOME_CELLS_FAILED)
 
 
