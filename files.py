@@ -7,7 +7,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -70,3 +70,20 @@ def sha256_json(value: Any) -> str:
     """The hex SHA-256 of a value's canonical JSON: sorted keys, UTF-8, `str()` of anything JSON lacks."""
     text = json.dumps(value, sort_keys=True, ensure_ascii=False, default=str, separators=(",", ":"))
     return hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
+
+
+def hash_files(folder: Path, *, but: str) -> dict[str, str]:
+    """The SHA-256 of every file below a folder, but those of one name, by path."""
+    files = [path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != but]
+    return {path.relative_to(folder).as_posix(): sha256_file(path) for path in files}
+
+
+def find_change(folder: Path, hashes: Mapping[str, str]) -> str | None:
+    """The first file of :func:`hash_files` that is no more what it was, in a sentence; None where all are."""
+    for name, digest in hashes.items():
+        try:
+            if sha256_file(folder / name) != digest:
+                return f"{name} is not what was written"
+        except OSError as error:
+            return f"{name} cannot be read ({error.strerror})"
+    return None

@@ -14,6 +14,7 @@ from .spec import AdapterSpec, BaseSpec, is_local
 
 WEIGHTS = "adapter_model.safetensors"
 TRAINING = "phibench_training.json"  # how it was trained, where phibench trained it
+LEFT_OUT = "phibench_left_out.json"  # names of the rows that it was not trained on, why by why
 _PICKLE = "adapter_model.bin"
 
 

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from .formats import FORMATS, PAIRS, Example
-from .rows import Rows
+from .rows import Rows, strings
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
 IGNORED = -100  # transformers' label of a token that is not learned
+NAMED = 50  # rows that a record names
 
 
 @dataclass
@@ -23,6 +25,19 @@ class Encoded:
     rows: list[dict[str, Any]] = field(default_factory=list)
     shortened: list[str] = field(default_factory=list)  # names of rows that a shorter form stands for
     dropped: list[str] = field(default_factory=list)  # names of rows that no form fits
+    special: list[str] = field(default_factory=list)  # names of rows that spell a special token
+    unpaired: list[str] = field(default_factory=list)  # names of rows that make no pair of answers
+
+    def left_out(self) -> dict[str, list[str]]:
+        """The names of the rows that are not among these, by why."""
+        return {"dropped": self.dropped, "special": self.special, "unpaired": self.unpaired}
+
+    def told(self, prefix: str = "") -> dict[str, Any]:
+        """How many rows were left out or shortened, and the first of their names, for a record."""
+        found: dict[str, Any] = {}
+        for what, names in {**self.left_out(), "shortened": self.shortened}.items():
+            found |= {f"{prefix}rows_{what}": len(names), f"{prefix}rows_{what}_names": names[:NAMED]}
+        return found
 
 
 def encode_rows(
@@ -34,14 +49,18 @@ def encode_rows(
         rows: the source's rows.
         format_name: a key of :data:`FORMATS`.
         tokenizer: the model's.
-        max_length: tokens at most; a row is shortened by its format, or dropped, and never cut.
+        max_length: tokens at most; a row is shortened by its format, or dropped, and never cut. Rows that spell a
+            special token are left out.
         learn_prompts: whether all text is learned, and not the answers alone.
 
     Raises:
         UserError: for a row that lacks a column.
     """
-    found = Encoded()
-    for name, forms in _read(rows, FORMATS[format_name]):
+    found, special = Encoded(), special_tokens(tokenizer)
+    for name, texts, forms in _read(rows, FORMATS[format_name]):
+        if any(map(special.search, texts)):
+            found.special.append(name)
+            continue
         for number, form in enumerate(forms):
             row = encode(form, tokenizer, learn_prompts=learn_prompts)
             if max_length is None or len(row["input_ids"]) <= max_length:
@@ -58,33 +77,50 @@ def encode(example: Example, tokenizer: PreTrainedTokenizerBase, *, learn_prompt
     """One example: `input_ids` and `labels`, lists of the same length.
 
     Parts are encoded one by one, so that a prompt has the same tokens as when a model is asked with it.
+
+    Raises:
+        UserError: where the tokenizer puts a space before every text, and the parts are not the whole.
     """
+    spaced = puts_space_first(tokenizer)
     tokens: list[int] = []
     labels: list[int] = []
+    written: list[int] = []  # what stands in the text itself
     for number, part in enumerate(example):
-        own = prompt_tokens(part.text, tokenizer) if number == 0 else _plain(part.text, tokenizer)
+        own = prompt_tokens(part.text, tokenizer) if number == 0 else _following(part.text, tokenizer, spaced=spaced)
+        written += own
         if part.ends:
-            own.append(_eos(tokenizer))
+            own = [*own, _eos(tokenizer)]
         tokens += own
         labels += own if part.learned or learn_prompts else [IGNORED] * len(own)
+    if spaced and written != prompt_tokens("".join(part.text for part in example), tokenizer):
+        raise UserError(
+            "it puts a space before every text, and the parts of an example encode otherwise than the whole",
+            where="tokenizer",
+            fix="train on a base whose tokenizer does not, such as Phi's or SmolLM's; or in a format without turns",
+        )
     return {"input_ids": tokens, "labels": labels}
 
 
 def encode_pairs(
     rows: Rows, format_name: str, *, max_length: int | None, tokenizer: PreTrainedTokenizerBase
 ) -> Encoded:
-    """Rows as `prompt`, `chosen` and `rejected`, texts; those that make no pair or do not fit are dropped.
+    """Rows as `prompt`, `chosen` and `rejected`, texts.
+
+    Those that make no pair, do not fit, or spell a special token are left out.
 
     Raises:
         UserError: for a row that lacks a column.
     """
-    found = Encoded()
-    for name, pair in _read(rows, PAIRS[format_name]):
+    found, special, spaced = Encoded(), special_tokens(tokenizer), puts_space_first(tokenizer)
+    for name, texts, pair in _read(rows, PAIRS[format_name]):
+        if any(map(special.search, texts)):
+            found.special.append(name)
+            continue
         if pair is None:
-            found.dropped.append(name)
+            found.unpaired.append(name)
             continue
         prompt = len(prompt_tokens(pair.prompt, tokenizer))
-        longest = max(len(_plain(text, tokenizer)) for text in (pair.chosen, pair.rejected)) + 1
+        longest = max(len(_following(text, tokenizer, spaced=spaced)) for text in (pair.chosen, pair.rejected)) + 1
         if max_length is not None and prompt + longest > max_length:
             found.dropped.append(name)
         else:
@@ -100,6 +136,21 @@ def prompt_tokens(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return tokens
 
 
+def puts_space_first(tokenizer: PreTrainedTokenizerBase) -> bool:
+    """Whether a tokenizer puts a space before every text that it is given (SentencePiece's dummy prefix)."""
+    first = tokenizer.convert_ids_to_tokens(_plain("x", tokenizer)[:1])
+    return bool(first) and str(first[0]).startswith(("▁", "Ġ"))
+
+
+def _following(text: str, tokenizer: PreTrainedTokenizerBase, *, spaced: bool) -> list[int]:
+    """The tokens of a text that follows another: without the space that the tokenizer may put before it."""
+    if not spaced:
+        return _plain(text, tokenizer)
+    before = _plain("\n", tokenizer)
+    both = _plain(f"\n{text}", tokenizer)
+    return both[len(before) :] if both[: len(before)] == before else _plain(text, tokenizer)
+
+
 def _plain(text: str, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return list(tokenizer(text, add_special_tokens=False)["input_ids"])
 
@@ -110,10 +161,49 @@ def _eos(tokenizer: PreTrainedTokenizerBase) -> int:
     return int(tokenizer.eos_token_id)
 
 
-def _read(rows: Rows, form: Any) -> Iterator[tuple[str, Any]]:
+def special_tokens(tokenizer: PreTrainedTokenizerBase, *others: str) -> re.Pattern[str]:
+    """Finds the texts that a tokenizer takes for special tokens, wherever they stand.
+
+    Evaluation encodes prompts so, and training must do as it does: in a row's own text they would end or begin a turn.
+
+    Args:
+        tokenizer: the model's.
+        others: tokens that a recipe adds to it.
+    """
+    added = tokenizer.added_tokens_decoder.values()
+    names = {str(token) for token in added if token.special} | set(tokenizer.all_special_tokens) | set(others)
+    return re.compile("|".join(re.escape(name) for name in sorted(names, key=len, reverse=True) if name) or r"(?!)")
+
+
+class _Columns(Mapping[str, Any]):
+    """A row that knows which of its columns were read."""
+
+    def __init__(self, row: Mapping[str, Any]) -> None:
+        self._row = row
+        self.read: set[str] = set()
+
+    def __getitem__(self, column: str) -> Any:
+        found = self._row[column]
+        self.read.add(column)
+        return found
+
+    def __contains__(self, column: object) -> bool:
+        return column in self._row
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._row)
+
+    def __len__(self) -> int:
+        return len(self._row)
+
+
+def _read(rows: Rows, form: Any) -> Iterator[tuple[str, list[str], Any]]:
+    """The name of each row, the texts in the columns that its format reads, and what the format makes of it."""
     for name, row in rows.rows:
+        columns = _Columns(row)
         try:
-            found = form(row, name)
-            yield name, list(found) if isinstance(found, Iterator) else found
+            found = form(columns, name)
+            found = list(found) if isinstance(found, Iterator) else found
         except ValueError as error:
             raise UserError(str(error), where=rows.source) from None
+        yield name, list(strings({column: row[column] for column in columns.read})), found

@@ -3,20 +3,19 @@
 from __future__ import annotations
 
 import difflib
-import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BaseModel, Field, PrivateAttr, ValidationError, model_validator
+from pydantic_core import ErrorDetails
 
 from ..errors import UserError
 from .formats import FORMATS, PAIRS
-from .spec import BaseSpec, Name, QuantizationSpec, Spec, broken_rule
+from .recipe_table import Places, read_table
+from .spec import BaseSpec, Name, QuantizationSpec, Spec, broken_rule, choices_of
 
-RECIPES = Path(__file__).resolve().parent / "recipes"
 DATA = Path(__file__).resolve().parent.parent / "suites" / "data"
-_MOST_PARENTS = 8
 
 Reference = Literal["model", "adapters_off", "frozen_adapter"]
 
@@ -82,6 +81,13 @@ class Recipe(Spec):
     reference: Reference | None = None  # of DPO: what holds the policy that is compared with
     allow_nonfinite: bool = False  # go on after a loss or gradient that is not finite
     training: dict[str, Any] = Field(default_factory=dict)  # trl.SFTConfig or trl.DPOConfig
+    _places: Places | None = PrivateAttr(default=None)
+
+    def where(self, key: str = "") -> str:
+        """How an error names a key: the file that gave it, or the `--set`."""
+        if self._places is not None:
+            return self._places.where(key)
+        return f"recipe {self.name}: {key}" if key else f"recipe {self.name}"
 
     @model_validator(mode="after")
     def _fits_together(self) -> Recipe:
@@ -103,51 +109,86 @@ class Recipe(Spec):
         return self
 
 
-def find_recipe(name: str) -> Path:
-    """The recipe file a suite names: a path, or one of ours by name.
-
-    Raises:
-        UserError: when there is neither.
-    """
-    if name.endswith(".toml"):
-        if Path(name).is_file():
-            return Path(name)
-        raise UserError("there is no such recipe file", where=f"recipe = {name}")
-    ours = {path.stem: path for path in sorted(RECIPES.glob("*.toml"))}
-    if name in ours:
-        return ours[name]
-    near = difflib.get_close_matches(name, ours, n=1)
-    hint = f'did you mean "{near[0]}"? ' if near else ""
-    raise UserError("there is no such recipe", where=f"recipe = {name}", fix=f"{hint}there is: {', '.join(ours)}")
+_TABLES: dict[str, type[BaseModel]] = {
+    "": Recipe,
+    "base": BaseSpec,
+    "data": DataSpec,
+    "data.train": RowsSpec,
+    "data.eval": RowsSpec,
+    "quantization": QuantizationSpec,
+    "tokenizer": TokenizerSpec,
+}
+_WRITTEN = {
+    "bool_type": "write true or false, without quotes",
+    "int_type": "write a number without a point, and without quotes",
+    "float_type": "write a number, without quotes",
+    "string_type": "write it in quotes",
+    "dict_type": "write it as a [table] with keys below",
+    "model_type": "write it as a [table] with keys below",
+    "list_type": 'write a list, such as ["one", "two"]',
+}
 
 
 def read_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
     """Read and validate a recipe, with what it extends.
+
+    Its data files, its base and the folder or recipe that it starts from count from its own folder; those that a
+    setting names, apart from data files, from the working folder.
 
     Args:
         path: its file.
         settings: changes, each as `table.key=value` with the value as TOML has it (a bare word is text).
 
     Raises:
-        UserError: for the first fault, with its key.
+        UserError: for the first fault, with its key and who gave it.
     """
-    table = _read(path)
-    for setting in settings:
-        _set(table, setting)
+    table, places = read_table(path, settings)
     try:
         recipe = Recipe.model_validate(table)
     except ValidationError as error:
         first = error.errors(include_url=False)[0]
         key = ".".join(map(str, first["loc"]))
-        raise UserError(broken_rule([first]), where=f"{path}: {key}" if key else str(path)) from None
-    for rows in (recipe.data.train, recipe.data.eval):
+        raise UserError(broken_rule([first]), where=places.where(key), fix=what_to_do(first)) from None
+    recipe._places = places
+    for key, rows in (("data.train.file", recipe.data.train), ("data.eval.file", recipe.data.eval)):
         if rows is not None and rows.file is not None:
-            data_file(rows.file, path)
+            data_file(rows.file, path, where=places.where(key))
     return recipe
 
 
-def data_file(name: str, recipe: Path) -> Path:
+def what_to_do(detail: ErrorDetails) -> str | None:
+    """How to mend a fault that pydantic found in a recipe; None where the rule says it."""
+    kind, loc = detail["type"], [str(part) for part in detail["loc"]]
+    if kind == "missing":
+        return "add it"
+    if kind == "extra_forbidden" and (model := _TABLES.get(".".join(loc[:-1]))) is not None:
+        return likely(loc[-1], model.model_fields)
+    if kind == "literal_error" and isinstance(detail["input"], str):
+        near = difflib.get_close_matches(detail["input"], choices_of(detail), n=1)
+        return f'did you mean "{near[0]}"?' if near else "write one of them, in quotes"
+    return _WRITTEN.get(kind)
+
+
+def likely(key: str, known: Iterable[str], *, all_of_them: str = "") -> str:
+    """What somebody may have meant by a key that there is not.
+
+    Args:
+        key: the key.
+        known: those that there are.
+        all_of_them: where they are told, where they are too many for a line.
+    """
+    names = [name for name in known if not name.startswith("_")]
+    near = difflib.get_close_matches(key, names, n=1)
+    return f'did you mean "{near[0]}"?' if near else all_of_them or f"the keys here are: {', '.join(names)}"
+
+
+def data_file(name: str, recipe: Path, *, where: str | None = None) -> Path:
     """A recipe's file of rows: beside the recipe, or among phibench's embedded data.
+
+    Args:
+        name: its path.
+        recipe: the recipe's file.
+        where: the key that names it.
 
     Raises:
         UserError: when it is missing.
@@ -155,55 +196,8 @@ def data_file(name: str, recipe: Path) -> Path:
     for folder in (recipe.parent, DATA):
         if (file := folder / name).is_file():
             return file
-    raise UserError(f"there is no data file {name}", where=f"{recipe}: data")
-
-
-def _read(path: Path, parents: int = 0) -> dict[str, Any]:
-    try:
-        table = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
-        raise UserError(f"this is not TOML: {error}", where=str(path)) from None
-    parent = table.pop("extends", None)
-    if parent is None:
-        return table
-    if not isinstance(parent, str) or parents == _MOST_PARENTS:
-        raise UserError("extends must name a recipe that does not extend this one", where=f"{path}: extends")
-    beside = path.parent / f"{parent.removesuffix('.toml')}.toml"
-    return _laid_over(_read(beside if beside.is_file() else find_recipe(parent), parents + 1), table)
-
-
-# Tables that name one thing by several keys: given anew, they replace what the parent had.
-_WHOLE = ("train", "eval", "quantization")
-
-
-def _laid_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
-    found = dict(under)
-    for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(found.get(key), dict) and key not in _WHOLE
-        found[key] = _laid_over(found[key], value) if both else value
-    for key in ("start", "lora", "quantization"):
-        if found.get(key) in ("", {}):  # given empty, they take away what the parent had
-            del found[key]
-    if "eval" in over:
-        found.pop("eval_fraction", None)
-    if "eval_fraction" in over:
-        found.pop("eval", None)
-    return found
-
-
-def _set(table: dict[str, Any], setting: str) -> None:
-    """Change one key."""
-    key, equals, text = setting.partition("=")
-    names = [name.strip() for name in key.split(".")]
-    if not equals or not all(names):
-        raise UserError(f"this is no setting: {setting}", where="--set", fix="give --set training.max_steps=20")
-    try:
-        value = tomllib.loads(f"value = {text.strip()}")["value"]
-    except tomllib.TOMLDecodeError:
-        value = text.strip()
-    place = table
-    for name in names[:-1]:
-        place = place.setdefault(name, {})
-        if not isinstance(place, dict):
-            raise UserError(f"{name} is no table", where=f"--set {setting}")
-    place[names[-1]] = value
+    raise UserError(
+        f"there is no data file {name}",
+        where=where or f"{recipe}: data",
+        fix=f"a relative path counts from the recipe's own folder, {recipe.parent.resolve()}",
+    )

@@ -106,3 +106,12 @@ def _split(rows: Rows, fraction: float, seed: int) -> tuple[Rows, Rows]:
     for number, row in enumerate(rows.rows):
         sides[number in held].append(row)
     return Rows(rows.source, rows.sha256, sides[0]), Rows(rows.source, rows.sha256, sides[1])
+
+
+def strings(value: Any) -> Iterator[str]:
+    """Every text in a row, however deep."""
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, Mapping | list | tuple):
+        for part in value.values() if isinstance(value, Mapping) else value:
+            yield from strings(part)

@@ -8,7 +8,7 @@ import logging
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,16 +18,18 @@ import torch
 from filelock import FileLock, Timeout
 
 from ..errors import UserError
-from ..files import sha256_json, write_text
-from .adapter_files import TRAINING, AdapterFiles, read_adapter
+from ..files import find_change, hash_files, sha256_json, write_text
+from .adapter_files import LEFT_OUT, TRAINING, AdapterFiles, read_adapter
 from .base import LoadedBase
 from .bundled import cache_dir
+from .checkpoints import last_checkpoint, take_checkpoint
+from .encode import special_tokens
 from .identity import base_parts, tokenizer_hash, version
-from .recipe import Recipe, find_recipe, read_recipe
-from .rows import Rows, read_data
-from .spec import is_local
+from .recipe import Recipe, read_recipe
+from .recipe_table import find_recipe
+from .rows import Rows, read_data, strings
 from .trainers import Job, make_trainer, needs_trl, sample_hash
-from .watch import Step, curve_of, last_checkpoint
+from .watch import Step, curve_of
 
 _log = logging.getLogger(__name__)
 _TELLING = (
@@ -117,54 +119,68 @@ def train(
     """
     if recipe.name in chain:
         raise UserError(
-            f"it starts from itself: {' > '.join([*chain, recipe.name])}", where=f"recipe {recipe.name}: start"
+            f"it starts from itself: {' > '.join([*chain, recipe.name])}",
+            where=recipe.where("start"),
+            fix="name another recipe, or an adapter's folder",
         )
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("training in several processes is not supported yet", where="WORLD_SIZE", fix="start one")
     rows, held_out = read_data(recipe, path, seed=seed, offline=offline)
     start, earlier = _start(
-        recipe, path, base, device, seed=seed, on_step=on_step, offline=offline, chain=[*chain, recipe.name]
+        recipe, base, device, seed=seed, on_step=on_step, offline=offline, chain=[*chain, recipe.name]
     )
     parts = _parts(recipe, base, device, rows, held_out, seed, start)
     folder = cache_dir() / "adapters" / f"{recipe.name}-{sha256_json(parts)[:16]}"
-    is_new = not (folder / TRAINING).is_file()
-    if is_new:
+    record, _ = _finished(folder)
+    is_new = record is None
+    if record is None:
         needs_trl(recipe)
         work = folder.with_name(f".{folder.name}")
         with _alone(work, recipe):
-            if not (folder / TRAINING).is_file():  # another process may just have made it
+            record, notes = _finished(folder)  # another process may just have made it
+            if record is None:
                 job = Job(recipe, base, device, seed, rows, held_out, start, work)
-                _train_into(folder, job, parts, on_step)
+                record = _train_into(folder, job, parts, on_step, notes)
         gc.collect()  # a trainer is full of cycles: its model and optimizer would stay on the device
-    record = json.loads((folder / TRAINING).read_text(encoding="utf-8"))
-    return Trained(folder, record, is_new, [*earlier, *_texts(rows)])
+    return Trained(folder, record, is_new, [*earlier, *_texts(rows, folder)])
 
 
 def _start(
-    recipe: Recipe, path: Path, base: LoadedBase, device: torch.device, *, chain: list[str], **options: Any
+    recipe: Recipe, base: LoadedBase, device: torch.device, *, chain: list[str], **options: Any
 ) -> tuple[AdapterFiles | None, list[tuple[str, str]]]:
     """The adapter that training goes on from, trained first where it is a recipe's, with the texts of its rows."""
     if recipe.start is None:
         return None, []
-    beside = path.parent / f"{recipe.start.removesuffix('.toml')}.toml"
-    if is_local(recipe.start) and not recipe.start.endswith(".toml"):
-        return read_adapter("start", Path(recipe.start).expanduser(), recipe.start), []
-    file = beside if beside.is_file() else find_recipe(recipe.start)
+    given = Path(recipe.start).expanduser()
+    if given.is_absolute() and given.suffix != ".toml":
+        return read_adapter("start", given, recipe.start), []
+    file = given if given.is_file() else find_recipe(recipe.start)
     made = train(read_recipe(file), file, base, device, chain=chain, **options)
     return read_adapter("start", made.folder, recipe.start), made.texts
 
 
-def _texts(rows: Rows) -> list[tuple[str, str]]:
-    """The name and all text of each row."""
-    return [(f"{rows.source} {name}", "\n".join(_strings(row))) for name, row in rows.rows]
+def _texts(rows: Rows, folder: Path) -> list[tuple[str, str]]:
+    """The name and all text of each row that a result was trained on."""
+    file = folder / LEFT_OUT
+    left_out = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    gone = {name for names in left_out.values() for name in names}
+    return [(f"{rows.source} {name}", "\n".join(strings(row))) for name, row in rows.rows if name not in gone]
 
 
-def _strings(value: Any) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, Mapping | list | tuple):
-        for part in value.values() if isinstance(value, Mapping) else value:
-            yield from _strings(part)
+def _finished(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:
+    """The record of a result that is there and still what was written; or none, and what is wrong with it."""
+    if not (folder / TRAINING).is_file():
+        return None, []
+    try:
+        record: dict[str, Any] = json.loads((folder / TRAINING).read_text(encoding="utf-8"))
+        fault = find_change(folder, record.get("files", {}))
+    except (ValueError, AttributeError):
+        fault = f"{TRAINING} cannot be read"
+    if fault is None:
+        return record, []
+    told = f"what was trained before is not used: {fault}"
+    _log.warning("%s: %s", folder.name, told)
+    return None, [told]
 
 
 def _parts(
@@ -181,12 +197,15 @@ def _parts(
     data = {"format": recipe.data.format, "eval_fraction": recipe.data.eval_fraction}
     limits = [one.limit if one is not None else None for one in (recipe.data.train, recipe.data.eval)]
     training = {key: value for key, value in recipe.training.items() if key not in _TELLING}
+    special = special_tokens(base.tokenizer, *recipe.tokenizer.add_tokens)
+    spelt = any(special.search(text) for _, row in rows.rows for text in strings(row))
     return {
         "recipe": sha256_json({**told, "data": data, "limits": limits, "training": training}),
         "prompts": sample_hash(recipe, rows, base.tokenizer),
         "data": rows.sha256,
         **({"eval_data": held_out.sha256} if held_out is not None else {}),
         **({"start": start.sha256} if start is not None else {}),
+        **({"special_tokens": "left out"} if spelt else {}),  # before, such rows were trained on
         "seed": str(seed),
         "device": device.type,
         "tokenizer": tokenizer_hash(base.tokenizer),
@@ -212,17 +231,25 @@ def _alone(work: Path, recipe: Recipe) -> Iterator[None]:
         ) from None
 
 
-def _train_into(folder: Path, job: Job, parts: dict[str, str], on_step: Told) -> None:
-    """Train, and move the result into place; a training that is killed is gone on with by the same call."""
+def _train_into(folder: Path, job: Job, parts: dict[str, str], on_step: Told, notes: list[str]) -> dict[str, Any]:
+    """Train, and move the result into place; a training that is killed is gone on with by the same call.
+
+    Returns:
+        The record of how it was made.
+    """
     started = time.perf_counter()
     recipe = job.recipe
     _log.info("training %s on %d rows", recipe.name, len(job.rows.rows))
     made = make_trainer(job, on_step)
     trainer, watch = made.trainer, made.watch
-    for what, names in (("shortened", made.train.shortened), ("left out: too long", made.train.dropped)):
+    for what, names in (
+        ("shortened", made.train.shortened),
+        ("left out: too long", made.train.dropped),
+        ("left out: they spell a special token of the tokenizer", made.train.special),
+    ):
         if names:
             _log.warning("%s: %d of %d rows %s", recipe.name, len(names), len(job.rows.rows), what)
-    checkpoint = last_checkpoint(job.scratch / "trainer")
+    checkpoint, passed = take_checkpoint(job.scratch / "trainer")
     before = _earlier_seconds(job.scratch)
     if checkpoint is not None:
         trainer.args.eval_on_start = False  # it was evaluated at the start
@@ -238,17 +265,19 @@ def _train_into(folder: Path, job: Job, parts: dict[str, str], on_step: Told) ->
     shutil.rmtree(result, ignore_errors=True)
     saved = made.evaluate_saved()
     made.save(result)
+    write_text(result / LEFT_OUT, json.dumps(made.train.left_out(), indent=2) + "\n")
     record = {
         "recipe": recipe.model_dump(mode="json"),
         "rows": len(job.rows.rows),
-        "rows_dropped": len(made.train.dropped),  # longer than max_length in every form
-        "rows_shortened": len(made.train.shortened),
+        **made.train.told(),
         "eval_rows": len(made.held_out.rows) if made.held_out else None,
+        **(made.held_out.told("eval_") if made.held_out else {}),
         "sources": [rows.source for rows in (job.rows, job.held_out) if rows is not None],
         "seed": job.seed,
         "device": str(job.device),
         "steps": trainer.state.global_step,
         "resumed_at": int(checkpoint.name.partition("-")[2]) if checkpoint else None,
+        "notes": [*notes, *passed],
         "seconds": round(before + time.perf_counter() - started, 1),
         "nonfinite_losses": watch.nonfinite_losses,
         "nonfinite_gradients": watch.nonfinite_gradients,
@@ -256,11 +285,15 @@ def _train_into(folder: Path, job: Job, parts: dict[str, str], on_step: Told) ->
         "curve": curve_of(trainer.state.log_history),
         **saved,
         **made.facts(),
+        "files": hash_files(result, but=TRAINING),
     }
-    write_text(result / TRAINING, json.dumps(record, indent=2) + "\n")
+    text = json.dumps(record, indent=2)
+    write_text(result / TRAINING, f"{text}\n")
     shutil.rmtree(folder, ignore_errors=True)
     result.rename(folder)
     shutil.rmtree(job.scratch, ignore_errors=True)
+    told: dict[str, Any] = json.loads(text)
+    return told
 
 
 def _earlier_seconds(scratch: Path) -> float:

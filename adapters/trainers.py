@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import copy
 import importlib.util
-import traceback
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,9 +21,8 @@ from .formats import CHAT_TEMPLATES
 from .quantize import copy_of
 from .recipe import Recipe
 from .rows import Rows
+from .settings import refuse_settings, refused
 from .watch import Step, Watch
-
-_OURS = {Path(__file__).with_name(f"{name}.py") for name in ("sft", "dpo", "watch")}
 
 
 @dataclass(frozen=True)
@@ -56,7 +53,7 @@ class Made:
 
     def refused(self) -> Any:
         """A context in which the libraries' refusals of a setting are the user's to mend."""
-        return _refused(self.job.recipe)
+        return refused(self.job.recipe)
 
     def save(self, folder: Path) -> None:
         """Write the adapter, or the model; with the tokenizer where the recipe changed it or there is no adapter."""
@@ -127,9 +124,11 @@ def needs_trl(recipe: Recipe) -> None:
 
     missing = sys.modules.get("trl", ...) is None or importlib.util.find_spec("trl") is None
     if missing:
-        raise UserError("training needs trl", where=f"recipe {recipe.name}", fix='pip install "phibench[train]"')
+        raise UserError("training needs trl", where=recipe.where(), fix='pip install "phibench[train]"')
     if "deepspeed" in recipe.training and importlib.util.find_spec("deepspeed") is None:
-        raise UserError("it needs DeepSpeed", where=f"recipe {recipe.name}", fix='pip install "phibench[deepspeed]"')
+        raise UserError(
+            "it needs DeepSpeed", where=recipe.where("training.deepspeed"), fix='pip install "phibench[deepspeed]"'
+        )
 
 
 def make_trainer(job: Job, on_step: Callable[[Step], None]) -> Made:
@@ -141,17 +140,17 @@ def make_trainer(job: Job, on_step: Callable[[Step], None]) -> Made:
     from transformers import PrinterCallback
 
     recipe = job.recipe
+    refuse_settings(recipe)
     tokenizer = _tokenizer(job)
-    with _refused(recipe):
+    with refused(recipe):
         config = _config(job)
     train, held_out = _encoded(job, job.rows, tokenizer, config), None
     if job.held_out is not None:
         held_out = _encoded(job, job.held_out, tokenizer, config)
     watch = Watch(f"recipe {recipe.name}", on_step, allow_nonfinite=recipe.allow_nonfinite)
     torch.manual_seed(job.seed)
-    with _refused(recipe):
+    with refused(recipe):
         trainer = _trainer(job, config, tokenizer, train, held_out, watch)
-    _set_dtype(trainer.model, recipe.trainable_dtype)
     trainer.hold()
     trainer.remove_callback(PrinterCallback)  # `on_step` shows the progress
     reference = reference_hash(trainer) if recipe.method == "dpo" else None
@@ -162,7 +161,6 @@ def _config(job: Job) -> Any:
     """The libraries' own settings: ours first, and the recipe's over them."""
     from trl import DPOConfig, SFTConfig
 
-    _refuse_settings(job.recipe)
     held_out = job.held_out is not None
     settings = {
         "output_dir": str(job.scratch / "trainer"),
@@ -189,29 +187,6 @@ def _config(job: Job) -> Any:
     return (DPOConfig if job.recipe.method == "dpo" else SFTConfig)(**settings)
 
 
-def _refuse_settings(recipe: Recipe) -> None:
-    """Refuse what our trainers do not do, or what would be written where others can read it."""
-    training = recipe.training
-    wrong = {
-        "output_dir": "checkpoints have their own place: use --out for the result",
-        "seed": "give the seed with --seed, or as a suite's seeds.training",
-        "hub_token": "a token does not belong in a recipe: huggingface_hub finds its own",
-        "push_to_hub_token": "a token does not belong in a recipe: huggingface_hub finds its own",
-    }
-    for key, why in wrong.items():
-        if key in training:
-            raise UserError(why, where=f"recipe {recipe.name}: training.{key}", fix="drop it")
-    ours: dict[str, tuple[Any, ...]] = {
-        "label_smoothing_factor": (0, 0.0),
-        "loss_type": ("sigmoid", ["sigmoid"]) if recipe.method == "dpo" else ("nll",),
-        "packing_strategy": ("bfd", "bfd_split"),
-    }
-    for key, allowed in ours.items():
-        if key in training and training[key] not in allowed:
-            text = f"{training[key]!r} is not what phibench's trainer does; it does {allowed[0]!r}"
-            raise UserError(text, where=f"recipe {recipe.name}: training.{key}", fix="drop it")
-
-
 def _tokenizer(job: Job) -> Any:
     """The base's tokenizer, or a copy with the recipe's changes."""
     spec = job.recipe.tokenizer
@@ -220,25 +195,31 @@ def _tokenizer(job: Job) -> Any:
         from transformers import AutoTokenizer
 
         tokenizer = AutoTokenizer.from_pretrained(job.start.folder)
-    where = f"recipe {job.recipe.name}: tokenizer"
+    where = job.recipe.where
     known = set(tokenizer.get_vocab()) | set(spec.add_tokens)
     for key in ("eos_token", "pad_token"):
         token = getattr(spec, key)
         if token is not None and token not in known:
-            raise UserError(f"{token} is no token", where=f"{where}.{key}", fix="name it in tokenizer.add_tokens too")
+            raise UserError(
+                f"{token} is no token", where=where(f"tokenizer.{key}"), fix="name it in tokenizer.add_tokens too"
+            )
     tokenizer.add_tokens(spec.add_tokens, special_tokens=True)
     for key in ("eos_token", "pad_token"):
         if getattr(spec, key) is not None:
             setattr(tokenizer, key, getattr(spec, key))
     if spec.chat_template:
         if job.recipe.data.format not in CHAT_TEMPLATES:
-            raise UserError(f"{job.recipe.data.format} has no chat template", where=f"{where}.chat_template")
+            raise UserError(
+                f"{job.recipe.data.format} has no chat template",
+                where=where("tokenizer.chat_template"),
+                fix=f"drop it, or take a format that has one: {', '.join(CHAT_TEMPLATES)}",
+            )
         tokenizer.chat_template = CHAT_TEMPLATES[job.recipe.data.format]
     rows = job.base.model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise UserError(
             f"with its added tokens the tokenizer has {len(tokenizer)} tokens, and the model rows for {rows}",
-            where=f"{where}.add_tokens",
+            where=where("tokenizer.add_tokens"),
             fix="add fewer, or take tokens that are there",
         )
     return tokenizer
@@ -251,10 +232,16 @@ def _encoded(job: Job, rows: Rows, tokenizer: Any, config: Any) -> Encoded:
     else:
         learn_prompts = config.completion_only_loss is False
         found = encode_rows(rows, form, tokenizer, max_length=most, learn_prompts=learn_prompts)
+    if not found.rows and not found.dropped:
+        raise UserError(
+            "every row spells a special token of the tokenizer, which would end or begin a turn there",
+            where=rows.source,
+            fix="give texts without the template's tokens: the format puts them in",
+        )
     if not found.rows:
         raise UserError(
             f"max_length = {most} leaves no room for any row",
-            where=f"recipe {job.recipe.name}",
+            where=job.recipe.where("training.max_length"),
             fix="raise training.max_length",
         )
     return found
@@ -293,7 +280,8 @@ def _trainer(job: Job, config: Any, tokenizer: Any, train: Encoded, held_out: En
             options["ref_model"] = reference
     else:
         from .sft import CompletionTrainer as Trainer
-    return Trainer(
+    start = {n: p.detach().clone() for n, p in model.named_parameters() if p.requires_grad and job.start is not None}
+    trainer = Trainer(
         model=model,
         args=config,
         train_dataset=data,
@@ -302,14 +290,19 @@ def _trainer(job: Job, config: Any, tokenizer: Any, train: Encoded, held_out: En
         callbacks=[watch],
         **options,
     )
+    _set_dtype(trainer.model, recipe.trainable_dtype, start)
+    return trainer
 
 
-def _set_dtype(model: Any, wanted: str) -> None:
-    """Hold what is trained in a precision of its own."""
+def _set_dtype(model: Any, wanted: str, start: Mapping[str, torch.Tensor]) -> None:
+    """Hold what is trained in a precision of its own, and with the values that it starts from.
+
+    On a 4-bit base trl rounds what is trained to bfloat16: a policy would start away from its own reference.
+    """
     if wanted != "auto":
-        for parameter in model.parameters():
+        for name, parameter in model.named_parameters():
             if parameter.requires_grad:
-                parameter.data = parameter.data.to(getattr(torch, wanted))
+                parameter.data = start.get(name, parameter.data).to(parameter.device, getattr(torch, wanted))
 
 
 def reference_hash(trainer: Any) -> str:
@@ -325,15 +318,3 @@ def reference_hash(trainer: Any) -> str:
             digest.update(name.encode())
             digest.update(parameter.detach().contiguous().cpu().flatten().view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()
-
-
-@contextmanager
-def _refused(recipe: Recipe) -> Iterator[None]:
-    """Take the libraries' complaints for the recipe's mistakes, but not what goes wrong in our own trainers."""
-    try:
-        yield
-    except (TypeError, ValueError, ImportError, KeyError, ZeroDivisionError) as error:
-        if {Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)} & _OURS:
-            raise
-        text = " ".join(str(error).split())[:300]
-        raise UserError(f"the libraries refuse its settings: {text}", where=f"recipe {recipe.name}") from error

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 import time
 from collections.abc import Callable
@@ -15,8 +14,7 @@ import torch
 from transformers import TrainerCallback
 
 from ..errors import UserError
-
-COMPLETE = "phibench_complete"  # a checkpoint has this file when everything else of it is written
+from .checkpoints import counted, mark_whole
 
 # What the curve keeps of a log entry; other numbers of it are the libraries' own.
 _KEPT = (
@@ -103,7 +101,8 @@ class Watch(TrainerCallback):
 
     def go_on_from(self, checkpoint: Path) -> None:
         """Count on from what was counted when a checkpoint was written."""
-        self.nonfinite_losses, self.nonfinite_gradients = json.loads((checkpoint / COMPLETE).read_text())
+        before = counted(checkpoint)
+        self.nonfinite_losses, self.nonfinite_gradients = before["nonfinite_losses"], before["nonfinite_gradients"]
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Look at the gradients before they are used."""
@@ -137,7 +136,7 @@ class Watch(TrainerCallback):
         """Mark the checkpoint that was just written as whole."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if folder.is_dir():
-            (folder / COMPLETE).write_text(json.dumps([self.nonfinite_losses, self.nonfinite_gradients]))
+            mark_whole(folder, nonfinite_losses=self.nonfinite_losses, nonfinite_gradients=self.nonfinite_gradients)
 
     def _refuse(self, what: str, step: int) -> None:
         if self._allowed:
@@ -147,14 +146,6 @@ class Watch(TrainerCallback):
             where=self._where,
             fix="lower learning_rate, train in bfloat16 or float32 rather than float16, or set allow_nonfinite = true",
         )
-
-
-def last_checkpoint(folder: Path) -> Path | None:
-    """The newest whole checkpoint of a trainer's folder."""
-    found = {
-        int(path.name.partition("-")[2]): path for path in folder.glob("checkpoint-*") if (path / COMPLETE).exists()
-    }
-    return found[max(found)] if found else None
 
 
 def curve_of(history: list[dict[str, Any]]) -> list[dict[str, Any]]:

@@ -12,7 +12,8 @@ from ..adapters.adapter_files import AdapterFiles, read_adapter
 from ..adapters.bundled import NAME as BUNDLED
 from ..adapters.bundled import converted_dir, package_dir
 from ..adapters.formats import TEMPLATES
-from ..adapters.recipe import find_recipe, read_recipe
+from ..adapters.recipe import read_recipe
+from ..adapters.recipe_table import find_recipe
 from ..adapters.spec import AdapterSpec, VariantSpec, is_local
 from ..errors import SuiteFaults, UserError
 from .catalog import catalog, manager_for, unknown_task

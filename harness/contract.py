@@ -18,7 +18,8 @@ from pydantic import ValidationError
 from ..adapters.adapter_files import TRAINING
 from ..adapters.bundled import NAME as BUNDLED
 from ..adapters.formats import CHAT_TEMPLATES
-from ..adapters.recipe import Recipe, find_recipe, read_recipe
+from ..adapters.recipe import Recipe, read_recipe
+from ..adapters.recipe_table import find_recipe
 from ..adapters.spec import AdapterSpec, QuantizationSpec
 from ..errors import UserError
 from .suite import Suite

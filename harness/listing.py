@@ -6,7 +6,7 @@ import difflib
 import tomllib
 from pathlib import Path
 
-from ..adapters.recipe import RECIPES
+from ..adapters.recipe_table import RECIPES
 from ..errors import UserError
 from .catalog import OURS, catalog, lm_eval_tasks
 from .suite_file import SUITES

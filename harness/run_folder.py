@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from filelock import FileLock, Timeout
 
 from ..errors import UserError
 from ..files import sha256_json
+from .results import read_manifest
 
 MANIFEST = "manifest.json"
 RESULTS = "results.json"
@@ -91,6 +92,37 @@ class RunFolder:
         finally:
             lock.release()
             (self.path / ".lock").unlink(missing_ok=True)
+
+
+def refuse_mixing(folder: RunFolder, digest: str, *, resume: bool | None, agrees: Callable[[str], bool]) -> None:
+    """Refuse a folder that holds something else than this run, and ask before a run in it is removed.
+
+    Args:
+        folder: where the run is to stand.
+        digest: of what it asks.
+        resume: whether to go on with what is there, or to start over; None: go on when it is the same.
+        agrees: asks the user.
+
+    Raises:
+        UserError: for a folder of other things or of another run, or a run that is not to be removed.
+    """
+    if not folder.path.exists() or not any(folder.path.iterdir() if folder.path.is_dir() else [folder.path]):
+        return
+    if not folder.manifest.exists():
+        leftovers = {".lock", folder.log.name, "journal", "records"}
+        if not folder.path.is_dir() or any(entry.name not in leftovers for entry in folder.path.iterdir()):
+            raise UserError(
+                "this is not an empty folder, nor a run's", where=str(folder.path), fix="give another folder with --out"
+            )
+        return
+    if resume is False and not agrees(f"Remove the run in {folder.path} and start over?"):
+        raise UserError("nothing was removed", where=str(folder.path), fix="leave out --fresh to go on with it")
+    if resume is None and (found := read_manifest(folder.path)).digest != digest:
+        raise UserError(
+            f"this folder holds a run of another suite or another --limit ({found.name})",
+            where=str(folder.path),
+            fix="give another --out; or --resume to keep the cells that are the same; or --fresh to start over",
+        )
 
 
 @contextmanager

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -37,11 +37,14 @@ def train_recipe(
         UserError: for a recipe, base or data that cannot be used, or a loss that is not finite.
     """
     from ..adapters.base import load_base
+    from ..adapters.settings import refuse_settings
     from ..adapters.train import train
     from .environment import choose_device
 
     if recipe.base is None:
         raise UserError("the recipe names no base", where=f"{path}: base", fix="--set base.model=smollm2-135m")
+    with suppress(ImportError):  # without trl, what was trained before is still found
+        refuse_settings(recipe)
     with progress.bar(f"loading {recipe.base.model}", None):
         base = load_base(recipe.base, offline=offline)
     with telling(progress, recipe.name) as on_step:
@@ -87,7 +90,14 @@ def say_trained(progress: RunProgress, name: str, record: dict[str, Any], *, is_
         told.append(f"kept step {record['saved_step']}, the best")
     if record["resumed_at"]:
         told.append(f"gone on from step {record['resumed_at']}")
-    for key, what in (("rows_dropped", "rows too long"), ("rows_shortened", "rows shortened")):
+    for key, what in (
+        ("rows_dropped", "left out: too long"),
+        ("rows_special", "left out: they spell special tokens"),
+        ("rows_unpaired", "left out: they make no pair"),
+        ("rows_shortened", "shortened"),
+    ):
         if record[key]:
-            told.append(f"{record[key]} {what}")
+            told.append(f"{record[key]} {'row' if record[key] == 1 else 'rows'} {what}")
+    for note in record.get("notes", []):
+        progress.say(f"{name}: {note}", style="yellow")
     progress.say(f"✓ trained {name} in {record['seconds']:.0f} s: {', '.join(told)}")

@@ -2,7 +2,7 @@
 
 import os
 
-os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does: see cli.py
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does: see commands/console.py
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels run without a GPU; triton reads it when it is imported

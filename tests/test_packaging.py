@@ -11,7 +11,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parent.parent
 SETUPTOOLS: Any = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["tool"]["setuptools"]
-FLOORS = ("adapters", "harness", "reports", "suites")
+FLOORS = ("commands", "adapters", "harness", "reports", "suites")
 
 
 def test_every_package_is_installed() -> None:

@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from support.models import lora, save_adapter, save_base, tiny_model
+from phibench.adapters.base import LoadedBase
+from support.models import load, lora, save_adapter, save_base, tiny_model
 
 Saved = Callable[..., Path]
 
@@ -43,3 +44,16 @@ def lora_folder(tmp_path_factory: pytest.TempPathFactory) -> Saved:
         return save_adapter(tiny_model(kind, dtype=dtype), tmp_path_factory.mktemp(f"lora-{kind}"), lora(kind))
 
     return saved
+
+
+@pytest.fixture
+def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Where phibench keeps what it trains, for one test: empty, and not there yet."""
+    monkeypatch.setenv("PHIBENCH_CACHE", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "adapters"
+
+
+@pytest.fixture(scope="module")
+def base(tmp_path_factory: pytest.TempPathFactory) -> LoadedBase:
+    """A tiny base with room for a dialogue, to train on; training leaves it as it is."""
+    return load(save_base(tmp_path_factory.mktemp("base"), "llama", max_position_embeddings=256))

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -16,7 +15,7 @@ from phibench.adapters import train as module
 from phibench.adapters.base import LoadedBase
 from phibench.adapters.recipe import read_recipe
 from phibench.adapters.train import Trained, train
-from support.models import CPU, load, save_base
+from support.models import CPU, load
 
 ROWS = [
     {"goal": f"Open {thing}", "sol1": "Turn it.", "sol2": "Sing to it loudly.", "label": number % 2}
@@ -63,15 +62,7 @@ WAYS = {
 }
 
 
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv("PHIBENCH_CACHE", str(tmp_path / "cache"))
-    yield tmp_path / "cache" / "adapters"
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> LoadedBase:
-    return load(save_base(tmp_path_factory.mktemp("base"), "llama", max_position_embeddings=256))
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def run(folder: Path, base: LoadedBase, way: str, *settings: str) -> Trained:
@@ -167,3 +158,18 @@ def test_a_reference_that_moves_is_a_bug_that_shows(
     monkeypatch.setattr(module, "make_trainer", loose)
     with pytest.raises(RuntimeError, match="the reference changed"):
         run(tmp_path, base, "frozen-adapter")
+
+
+@pytest.mark.parametrize("dtype", ["float32", "auto"])
+def test_on_a_4_bit_base_the_policy_starts_as_its_reference(dtype: str, base: LoadedBase, tmp_path: Path) -> None:
+    """trl rounds what is trained to bfloat16: what is held in float32 has the start's own values again."""
+    settings = ["quantization.load_in_4bit=true", f"trainable_dtype={dtype}", "training.bf16=false"]
+    made = run(tmp_path, base, "frozen-adapter", *settings)
+    assert points(made.record)[0]["eval_margin"] == pytest.approx(0.0, abs=0.0 if dtype == "float32" else 0.1)
+    rounded = [tensor.bfloat16().float().equal(tensor.float()) for tensor in load_file(trained_start(made)).values()]
+    assert not all(rounded)
+
+
+def trained_start(made: Trained) -> Path:
+    [sft] = made.folder.parent.glob("sft-*")
+    return sft / "adapter_model.safetensors"

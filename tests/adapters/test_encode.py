@@ -6,15 +6,16 @@ from typing import Any
 
 import pytest
 
-from phibench.adapters.encode import IGNORED, encode_pairs, encode_rows, prompt_tokens
+from phibench.adapters.encode import IGNORED, encode_pairs, encode_rows, prompt_tokens, puts_space_first
 from phibench.adapters.formats import CHAT_TEMPLATES, FORMATS, PAIRS
-from phibench.adapters.rows import Rows
+from phibench.adapters.rows import Rows, strings
 from phibench.errors import UserError
 from phibench.harness.engine.requests import Encoder
 from phibench.suites.tasks.riddles import prompt as riddles
-from support.models import EOS, EOS_ID, tiny_tokenizer
+from support.models import EOS, EOS_ID, spaced_tokenizer, tiny_tokenizer
 
 TOKENIZER = tiny_tokenizer()
+EOS_OF_SPACED = 0
 WEBGLM = {"question": "why?", "answer": " because [1] ", "references": ["a reason"]}
 RIDDLE = {
     "messages": [
@@ -162,6 +163,87 @@ def test_pairs() -> None:
     length = len("Question: Open a jar\nAnswer: Turn the lid.") + 1
     assert encode_pairs(rows(piqa), "piqa_pairs", max_length=length, tokenizer=TOKENIZER).rows
     assert encode_pairs(rows(piqa), "piqa_pairs", max_length=length - 1, tokenizer=TOKENIZER).dropped == ["line 1"]
+
+
+# ---- texts that spell special tokens
+
+
+@pytest.mark.parametrize("name", GOLDEN)
+def test_a_row_that_spells_a_special_token_is_left_out(name: str) -> None:
+    row = GOLDEN[name][0]
+    tokenizer = tiny_tokenizer("<|im_start|>", "<|im_end|>", "<extra>")
+    spelt = [change(row, text, token) for text in own_texts(row) for token in (EOS, "<|im_end|>", "<extra>")]
+    plain = [change(row, text, "<|im_|end|>") for text in own_texts(row)]
+    found = encode_rows(rows(*spelt, *plain), name, tokenizer, max_length=None, learn_prompts=False)
+    assert found.special == [f"line {number}" for number in range(1, len(spelt) + 1)]
+    assert len(found.rows) == len(plain) > 0
+    # The template's own tokens are no fault, and neither is a column that is not read.
+    more = row | {"text": f"<|im_start|>user{EOS}"}
+    assert encode_rows(rows(row, more), name, tokenizer, max_length=None, learn_prompts=False).special == []
+
+
+def test_a_pair_that_spells_a_special_token_is_left_out() -> None:
+    pair = {"question": "q", "chosen": "a", "rejected": "b"}
+    spelt = [pair | {column: f"x{EOS}"} for column in (*pair, "system")]
+    found = encode_pairs(rows(*spelt, pair), "orca_dpo_pairs", max_length=None, tokenizer=TOKENIZER)
+    assert (len(found.special), len(found.rows)) == (4, 1)
+
+
+def own_texts(value: Any) -> list[str]:
+    """The texts of a row that are an example's."""
+    return [text for text in strings(value) if text not in ("user", "assistant", "1")]
+
+
+def change(value: Any, text: str, token: str) -> Any:
+    """A row with a token in one of its texts."""
+    if isinstance(value, dict):
+        return {key: change(part, text, token) for key, part in value.items()}
+    if isinstance(value, list):
+        return [change(part, text, token) for part in value]
+    return f"{value[:2]}{token}{value[2:]}" if value == text else value
+
+
+# ---- tokenizers that put a space before every text
+
+
+def test_which_tokenizers_put_a_space_first() -> None:
+    assert [puts_space_first(spaced_tokenizer(scheme)) for scheme in ("always", "first", "never")] == [
+        True,
+        True,
+        False,
+    ]
+    assert not puts_space_first(TOKENIZER)
+    assert not puts_space_first(tiny_tokenizer("<|im_start|>"))
+
+
+@pytest.mark.parametrize("scheme", ["always", "first"])
+@pytest.mark.parametrize("name", ["webglm_qa", "dialogsum", "instructions"])
+def test_an_answer_does_not_start_with_a_space_that_the_tokenizer_puts_there(name: str, scheme: str) -> None:
+    tokenizer = spaced_tokenizer(scheme)
+    row, golden = GOLDEN[name]
+    [found] = encode_rows(rows(row), name, tokenizer, max_length=None, learn_prompts=False).rows
+    text = golden.replace("«", "").replace("»", "").removesuffix(EOS)
+    assert found["input_ids"] == [*tokenizer(text)["input_ids"], EOS_OF_SPACED]  # as the whole
+    prompt = tokenizer(golden.partition("«")[0])["input_ids"]
+    assert found["input_ids"][: len(prompt)] == prompt  # as a model is asked
+    assert [label == IGNORED for label in found["labels"]] == [True] * len(prompt) + [False] * (
+        len(found["labels"]) - len(prompt)
+    )
+
+
+@pytest.mark.parametrize(("scheme", "refused"), [("always", True), ("first", False)])
+def test_a_conversation_whose_parts_are_not_the_whole_is_refused(scheme: str, refused: bool) -> None:
+    """With `always`, what follows a special token gets a space, too; by themselves, parts do not show it."""
+    tokenizer = spaced_tokenizer(scheme)
+    tokenizer.add_tokens(["<|im_start|>", "<|im_end|>"], special_tokens=True)
+    if not refused:
+        [found] = encode_rows(rows(RIDDLE), "riddles", tokenizer, max_length=None, learn_prompts=False).rows
+        text = GOLDEN["riddles"][1].replace("«", "").replace("»", "")
+        assert found["input_ids"] == tokenizer(text)["input_ids"]
+        return
+    with pytest.raises(UserError, match="puts a space before every text") as caught:
+        encode_rows(rows(RIDDLE), "riddles", tokenizer, max_length=None, learn_prompts=False)
+    assert "Phi's or SmolLM's" in str(caught.value.fix)
 
 
 # ---- columns of other names, and mistakes

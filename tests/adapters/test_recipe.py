@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from phibench.adapters.recipe import RECIPES, RowsSpec, data_file, find_recipe, read_recipe
+from phibench.adapters.recipe import RowsSpec, data_file, read_recipe
+from phibench.adapters.recipe_table import RECIPES, find_recipe
 from phibench.adapters.rows import read_data, read_rows
 from phibench.errors import UserError
 
@@ -140,6 +141,47 @@ def test_data_beside_the_recipe_comes_before_our_own(tmp_path: Path) -> None:
     assert data_file("mini/webglm_train.jsonl", file).parent.parent.name == "data"
 
 
+# ---- what paths count from
+
+
+def test_paths_count_from_the_recipes_own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for folder in ("mine", "mine/models/tiny", "mine/first", "elsewhere", "elsewhere/models/tiny", "elsewhere/first"):
+        (tmp_path / folder).mkdir(parents=True)
+    mine = (tmp_path / "mine").resolve()
+    text = 'start = "{start}"\n[base]\nmodel = "{model}"\n' + RECIPE.replace('name = "mine"\n', "")
+    monkeypatch.chdir(tmp_path / "elsewhere")
+
+    def read(start: str, model: str, *settings: str) -> tuple[str | None, str]:
+        file = write(tmp_path / "mine", 'name = "mine"\n' + text.format(start=start, model=model))
+        recipe = read_recipe(Path("../mine") / file.name, settings)
+        assert recipe.base is not None
+        return recipe.start, recipe.base.model
+
+    assert read("first", "models/tiny") == (str(mine / "first"), str(mine / "models/tiny"))
+    assert read("./first", "./models/tiny") == (str(mine / "first"), str(mine / "models/tiny"))
+    assert read("/a/first", "/a/tiny") == ("/a/first", "/a/tiny")
+    # What names no folder there is a name: of a recipe of ours, or on the hub.
+    assert read("oig-lora", "owner/tiny") == ("oig-lora", "owner/tiny")
+    (mine / "before.toml").write_text(RECIPE)
+    assert read("before", SMALL) == (str(mine / "before.toml"), SMALL)
+    assert read("before.toml", SMALL) == (str(mine / "before.toml"), SMALL)
+    # The command line's count from where it is given.
+    here = (tmp_path / "elsewhere").resolve()
+    settings = ("start=first", "base.model=models/tiny")
+    assert read("before", SMALL, *settings) == (str(here / "first"), str(here / "models/tiny"))
+
+
+def test_what_is_extended_from_another_folder_keeps_its_own(tmp_path: Path) -> None:
+    (tmp_path / "parents" / "models").mkdir(parents=True)
+    write(tmp_path / "parents", RECIPE + '[base]\nmodel = "models"\n')
+    child = tmp_path / "child.toml"
+    child.write_text('extends = "parents/mine"\nname = "child"\n')
+    recipe = read_recipe(child)
+    assert recipe.base is not None
+    assert recipe.base.model == str((tmp_path / "parents" / "models").resolve())
+    assert len(read_rows(recipe.data.train, child).rows) == 1
+
+
 # ---- mistakes
 
 
@@ -179,7 +221,7 @@ BAD_RECIPES = {
         "quantization",
     ),
     "unknown-format": (RECIPE.replace("webglm_qa", "webglm"), "must be one of webglm_qa, dialogsum", "data.format"),
-    "no-data": (RECIPE.replace("rows.jsonl", "nowhere.jsonl"), "no data file nowhere.jsonl", "data"),
+    "no-data": (RECIPE.replace("rows.jsonl", "nowhere.jsonl"), "no data file nowhere.jsonl", "data.train.file"),
     "two-sources": (RECIPE + 'train.path = "a/b"\n', "exactly one source", "data.train"),
     "no-split": (RECIPE.replace("train.file", "train.path"), "needs its split", "data.train"),
     "two-evals": (RECIPE + 'eval_fraction = 0.5\neval.file = "rows.jsonl"\n', "not both", "data"),

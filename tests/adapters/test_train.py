@@ -311,27 +311,6 @@ def test_an_interrupted_training_leaves_nothing(base: LoadedBase, cache: Path, t
     assert leftovers(cache) == []
 
 
-BAD_SETTINGS: dict[str, tuple[dict[str, str], str]] = {
-    "unknown-training-key": ({"training": "learning_rat = 0.1"}, "learning_rat"),
-    "unknown-lora-key": ({"lora": "rank = 4"}, "rank"),
-    "rank-of-zero": ({"lora": "r = 0"}, "positive"),
-    "no-such-modules": ({"lora": 'target_modules = ["no_such_proj"]'}, "no_such_proj"),
-    "unknown-optimizer": ({"training": 'optim = "sorcery"'}, "sorcery"),
-    "text-for-a-number": ({"training": 'max_steps = "two"'}, "'str' and 'int'"),
-    "batch-of-zero": ({"training": "per_device_train_batch_size = 0"}, "batch_size"),
-    "nothing-but-prompts": ({"training": "max_length = 8"}, "max_length = 8 leaves no room for any row"),
-}
-
-
-@pytest.mark.parametrize("name", BAD_SETTINGS)
-def test_settings_that_the_libraries_refuse(name: str, base: LoadedBase, cache: Path, tmp_path: Path) -> None:
-    tables, message = BAD_SETTINGS[name]
-    with pytest.raises(UserError, match=message) as caught:
-        ensure(write(tmp_path, **tables), base)
-    assert "recipe tiny" in str(caught.value.where)
-    assert leftovers(cache) == []
-
-
 def test_trl_is_missing(base: LoadedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import sys
 

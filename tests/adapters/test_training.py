@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -20,60 +19,13 @@ from transformers import AutoModelForCausalLM
 
 from phibench.adapters.adapter_files import TRAINING
 from phibench.adapters.base import LoadedBase
-from phibench.adapters.recipe import read_recipe
-from phibench.adapters.train import Trained, train
-from phibench.adapters.watch import COMPLETE, Step, last_checkpoint
+from phibench.adapters.checkpoints import COMPLETE, last_checkpoint
+from phibench.adapters.watch import Step
 from phibench.errors import UserError
-from support.models import CPU, load, save_base
+from support.models import load, save_base
+from support.recipes import RECIPE, ROWS, trained, write
 
-ROWS = [
-    {"id": str(number), "dialogue": f"A: {word}?\nB: {'yes ' * number}.", "summary": f"They speak of {word}."}
-    for number, word in enumerate(("tea", "rain", "bread", "stone", "wood", "salt"))
-]
-RECIPE = """
-name = "tiny"
-[data]
-format = "dialogsum"
-train.file = "rows.jsonl"
-eval.file = "held.jsonl"
-[lora]
-r = 4
-lora_alpha = 8
-lora_dropout = 0.1
-target_modules = ["q_proj", "v_proj"]
-[training]
-max_steps = 6
-per_device_train_batch_size = 2
-learning_rate = 0.01
-max_length = 128
-gradient_checkpointing = false
-eval_steps = 3
-save_steps = 2
-"""
-
-
-@pytest.fixture(autouse=True)
-def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
-    monkeypatch.setenv("PHIBENCH_CACHE", str(tmp_path / "cache"))
-    yield tmp_path / "cache" / "adapters"
-
-
-@pytest.fixture(scope="module")
-def base(tmp_path_factory: pytest.TempPathFactory) -> LoadedBase:
-    return load(save_base(tmp_path_factory.mktemp("base"), "llama", max_position_embeddings=256))
-
-
-def write(folder: Path, text: str = RECIPE) -> Path:
-    (folder / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[:4]))
-    (folder / "held.jsonl").write_text("".join(json.dumps(row) + "\n" for row in ROWS[3:]))
-    (folder / "tiny.toml").write_text(text)
-    return folder / "tiny.toml"
-
-
-def trained(
-    path: Path, base: LoadedBase, *settings: str, on_step: Callable[[Step], None] = lambda step: None, seed: int = 0
-) -> Trained:
-    return train(read_recipe(path, settings), path, base, CPU, seed=seed, on_step=on_step)
+pytestmark = pytest.mark.usefixtures("cache")
 
 
 def held_out(record: dict[str, Any]) -> dict[int, float]:
@@ -129,14 +81,12 @@ KILLED = """
 import os, signal, sys
 from pathlib import Path
 sys.path[:0] = {paths!r}
-from phibench.adapters.recipe import read_recipe
-from phibench.adapters.train import train
-from support.models import CPU, load
+from support.models import load
+from support.recipes import trained
 def on_step(step):
     if step.step == {at}:
         os.kill(os.getpid(), signal.SIGKILL)
-path = Path({path!r})
-train(read_recipe(path), path, load(Path({base!r})), CPU, seed=0, on_step=on_step)
+trained(Path({path!r}), load(Path({base!r})), on_step=on_step)
 """
 
 
@@ -199,24 +149,6 @@ def test_the_best_checkpoint_is_what_is_saved_and_told(base: LoadedBase, tmp_pat
     best = min((step for step in found if step), key=lambda step: found[step])
     assert made.record["saved_step"] == best
     assert made.record["saved_loss"] == pytest.approx(found[best], rel=1e-5)
-
-
-REFUSED = {
-    "training.output_dir=elsewhere": "checkpoints have their own place",
-    "training.seed=7": "give the seed with --seed",
-    "training.hub_token=hf_secret": "a token does not belong in a recipe",
-    "training.label_smoothing_factor=0.5": "0.5 is not what phibench's trainer does",
-    "training.loss_type=dft": "'dft' is not what phibench's trainer does",
-    "training.packing_strategy=wrapped": "'wrapped' is not what phibench's trainer does",
-    "training.gradient_accumulation_steps=0": "the libraries refuse its settings",
-}
-
-
-@pytest.mark.parametrize("setting", REFUSED)
-def test_settings_that_are_not_the_recipes_to_make(setting: str, base: LoadedBase, cache: Path, tmp_path: Path) -> None:
-    with pytest.raises(UserError, match=REFUSED[setting]):
-        trained(write(tmp_path), base, setting)
-    assert [entry for entry in cache.iterdir() if (entry / TRAINING).exists()] == []
 
 
 def test_an_error_keeps_the_last_checkpoint(base: LoadedBase, cache: Path, tmp_path: Path) -> None:
@@ -417,7 +349,7 @@ def test_a_recipe_goes_on_from_anothers_adapter(base: LoadedBase, cache: Path, t
     assert held_out(made.record)[0] == pytest.approx(held_out(first.record)[6], rel=1e-5)
     assert held_out(made.record)[6] != held_out(made.record)[0]
     assert (first.folder / TRAINING).is_file()
-    # The same start by its folder is the same training.
+    # The same start by its folder is the same training, wherever the command is given.
     (tmp_path / "more.toml").write_text(text.replace('start = "tiny"', f'start = "{first.folder}"'))
     assert not trained(tmp_path / "more.toml", base).is_new
     (tmp_path / "more.toml").write_text(text.replace('start = "tiny"', 'start = "more"'))

@@ -37,7 +37,8 @@ from phibench.adapters.adapter_files import AdapterFiles, read_adapter
 from phibench.adapters.attach import attach
 from phibench.adapters.base import LoadedBase, clone_to
 from phibench.adapters.merge import merge
-from phibench.adapters.recipe import Recipe, find_recipe, read_recipe
+from phibench.adapters.recipe import Recipe, read_recipe
+from phibench.adapters.recipe_table import find_recipe
 from phibench.adapters.rows import read_data
 from phibench.adapters.trainers import Job, make_trainer, reference_hash
 from phibench.harness.environment import choose_device, hardware, versions

@@ -28,7 +28,8 @@ from trl import SFTConfig, SFTTrainer
 from phibench.adapters.base import LoadedBase
 from phibench.adapters.formats import FORMATS
 from phibench.adapters.quantize import copy_of
-from phibench.adapters.recipe import Recipe, find_recipe, read_recipe
+from phibench.adapters.recipe import Recipe, read_recipe
+from phibench.adapters.recipe_table import find_recipe
 from phibench.adapters.rows import Rows, read_rows
 from phibench.adapters.trainers import Job, make_trainer
 from phibench.harness.environment import choose_device, hardware, versions

@@ -556,7 +556,7 @@ adapter = [
 > adapters.near.recipe | webglm-min: there is no such recipe | did you mean "webglm-mini"?
 > adapters.gone.recipe | gone.toml: there is no such recipe file
 > adapters.task.recipe | task.toml: data.format: must be one of webglm_qa, dialogsum
-> adapters.data.recipe | data.toml: data: there is no data file gone.jsonl
+> adapters.data.recipe | data.toml: data.train.file: there is no data file gone.jsonl
 > adapters.form.recipe | form.toml: this is not TOML
 [adapters]
 near.recipe = "webglm-min" #<-

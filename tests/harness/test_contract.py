@@ -8,7 +8,8 @@ from typing import Any
 
 import pytest
 
-from phibench.adapters.recipe import Recipe, find_recipe, read_recipe
+from phibench.adapters.recipe import Recipe, read_recipe
+from phibench.adapters.recipe_table import find_recipe
 from phibench.harness.contract import breaches, folder_breaches, suite_breaches
 from phibench.harness.suite import Suite
 

@@ -15,7 +15,8 @@ from peft import PeftModel
 
 from phibench.adapters.base import LoadedBase
 from phibench.adapters.encode import encode_pairs
-from phibench.adapters.recipe import RECIPES, read_recipe
+from phibench.adapters.recipe import read_recipe
+from phibench.adapters.recipe_table import RECIPES
 from phibench.adapters.rows import Rows
 from phibench.adapters.train import train
 from phibench.adapters.trainers import Job, make_trainer
@@ -249,5 +250,5 @@ def test_citations_move_on_to_the_next_reference(answer: str, count: int, moved:
 def test_rows_that_make_no_pair_are_left_out_of_task_and_training_alike() -> None:
     rows = [*WEBGLM, {"question": "q", "answer": "no citation", "references": ["a", "b"]}]
     found = encode_pairs(named(rows), "webglm_pairs", max_length=None, tokenizer=TOKENIZER)
-    assert (len(found.rows), found.dropped) == (2, ["row 2"])
+    assert (len(found.rows), found.unpaired, found.dropped) == (2, ["row 2"], [])
     assert len(task_on(rows, "webglm_pairs").eval_docs) == 2

@@ -99,6 +99,15 @@ def tiny_tokenizer(*extra: str, chat_template: str | None = None, **options: Any
     return tokenizer
 
 
+def spaced_tokenizer(scheme: str = "always") -> PreTrainedTokenizerFast:
+    """A tokenizer of characters that puts a space before every text, as SentencePiece's kin do."""
+    characters = [EOS, "▁", *(chr(number) for number in range(33, 127)), "\n"]
+    backend = Tokenizer(BPE(vocab={token: number for number, token in enumerate(characters)}, merges=[]))
+    backend.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme=scheme)
+    backend.decoder = decoders.Metaspace(prepend_scheme=scheme)
+    return PreTrainedTokenizerFast(tokenizer_object=backend, bos_token=EOS, eos_token=EOS, unk_token=EOS)
+
+
 def save_base(folder: Path, kind: str = "llama", *, tokenizer: Any = None, **options: Any) -> Path:
     """Write a tiny model and its tokenizer as an ordinary model folder."""
     tiny_model(kind, **options).save_pretrained(folder)

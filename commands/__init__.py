@@ -1,0 +1,1 @@
+"""The commands: what each may be given, which room does it, and what is said. `cli.py` registers them."""

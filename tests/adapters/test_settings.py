@@ -1,0 +1,132 @@
+"""The libraries' own settings in a recipe: what is wrong, who gave it, by which key, and what to do."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from phibench.adapters.adapter_files import TRAINING
+from phibench.adapters.base import LoadedBase
+from phibench.adapters.recipe import read_recipe
+from phibench.adapters.recipe_table import RECIPES
+from phibench.adapters.settings import refuse_settings
+from phibench.errors import UserError
+from support.recipes import RECIPE, trained, write
+
+pytestmark = pytest.mark.usefixtures("cache")
+
+# What is set: the rule that is told, and what to do.
+BAD = {
+    # Keys and types.
+    "training.learning_rat=0.1": ("there is no such key", 'did you mean "learning_rate"?'),
+    "training.epochs=0.1": ("there is no such key", "the keys of [training] are those of trl.SFTConfig"),
+    "lora.rank=4": ("there is no such key", "the keys of [lora] are those of peft.LoraConfig"),
+    "training.max_steps=two": ('must be a whole number (it is "two")', "write a number without a point"),
+    "training.max_steps=2.5": ("must be a whole number (it is 2.5)", "write a number without a point"),
+    "training.learning_rate=fast": ('must be a number (it is "fast")', "write a number, without quotes"),
+    "training.bf16=yes": ('must be true or false (it is "yes")', "write true or false"),
+    "lora.target_modules=3": ("must be a string, or a list (it is 3)", "write it in quotes"),
+    "lora.rank_pattern=[]": ("must be a table", "write it as a [table]"),
+    "training.optim=adamw_8bits": ("must be one of adamw_torch, ", 'did you mean "adamw_8bit"?'),
+    "training.lr_scheduler_type=sorcery": ("must be one of linear, cosine", "write one of them, in quotes"),
+    "lora.bias=some": ("must be one of none, all, lora_only", "write one of them, in quotes"),
+    # Bounds.
+    "lora.r=0": ("must be at least 1 (it is 0)", "give another number"),
+    "lora.lora_dropout=1.0": ("must be less than 1 (it is 1.0)", "give another number"),
+    "training.per_device_train_batch_size=0": ("must be at least 1 (it is 0)", "give another number"),
+    "training.gradient_accumulation_steps=0": ("must be at least 1 (it is 0)", "give another number"),
+    "training.learning_rate=-1e-4": ("must be at least 0", "give another number"),
+    # What is not the recipe's to say, or our trainers' to do.
+    "training.output_dir=elsewhere": ("checkpoints have their own place", "drop it"),
+    "training.seed=7": ("give the seed with --seed", "drop it"),
+    "training.hub_token=hf_secret": ("a token does not belong in a recipe", "drop it"),
+    "training.label_smoothing_factor=0.5": ("0.5 is not what phibench's trainer does", "drop it"),
+    "training.loss_type=dft": ("'dft' is not what phibench's trainer does", "drop it"),
+    "training.packing_strategy=wrapped": ("'wrapped' is not what phibench's trainer does", "drop it"),
+    # What only the libraries find out.
+    'lora.target_modules=["no_such_proj"]': ("the libraries refuse its settings: Target modules", "peft.LoraConfig"),
+    "training.max_length=8": ("max_length = 8 leaves no room for any row", "raise training.max_length"),
+}
+
+
+@pytest.mark.parametrize("setting", BAD)
+def test_a_setting_that_is_refused(setting: str, base: LoadedBase, cache: Path, tmp_path: Path) -> None:
+    rule, fix = BAD[setting]
+    with pytest.raises(UserError) as caught:
+        trained(write(tmp_path), base, setting)
+    assert rule in caught.value.what
+    assert fix in str(caught.value.fix)
+    assert caught.value.where == f"--set {setting}"
+    # The same in the file.
+    path = tmp_path / "child.toml"
+    key, _, value = setting.partition("=")
+    bare = value[:1] not in "[-0123456789"
+    path.write_text(f'extends = "tiny"\n{key} = ' + (f'"{value}"' if bare else value) + "\n")
+    with pytest.raises(UserError) as caught:
+        trained(path, base)
+    assert rule in caught.value.what
+    assert fix in str(caught.value.fix)
+    assert caught.value.where == f"{path}: {key}"
+    assert [entry for entry in cache.glob("*") if (entry / TRAINING).exists()] == []
+
+
+QUANTIZATION = {
+    "quantization.load_in_4bit=yes": ("must be true or false", "write true or false, without quotes"),
+    "quantization.bnb_4bit_quant_type=nf5": ("must be one of nf4, fp4", 'did you mean "nf4"?'),
+    "quantization.load_in_4bits=true": ("there is no such key", 'did you mean "load_in_4bit"?'),
+    "data.formt=dialogsum": ("there is no such key", 'did you mean "format"?'),
+    "trainable_dtype=float64": ("must be one of auto, float32, bfloat16", "did you mean"),
+    "data.train.file=nowhere.jsonl": ("there is no data file nowhere.jsonl", "counts from the recipe's own folder"),
+}
+
+
+@pytest.mark.parametrize("setting", QUANTIZATION)
+def test_a_key_of_ours_that_is_refused(setting: str, tmp_path: Path) -> None:
+    rule, fix = QUANTIZATION[setting]
+    path = write(tmp_path, RECIPE + "[quantization]\nload_in_4bit = true\n")
+    with pytest.raises(UserError) as caught:
+        read_recipe(path, [setting])
+    assert rule in caught.value.what
+    assert fix in str(caught.value.fix)
+    assert caught.value.where == f"--set {setting}"
+
+
+def test_a_fault_is_told_of_the_file_that_made_it(tmp_path: Path) -> None:
+    parent = write(tmp_path, RECIPE.replace("max_steps = 6", "max_steps = 6.5"))
+    child = tmp_path / "child.toml"
+    child.write_text('extends = "tiny"\n[training]\nlearning_rate = 0.1\n')
+    with pytest.raises(UserError) as caught:
+        refuse_settings(read_recipe(child))
+    assert caught.value.where == f"{parent}: training.max_steps"
+    refuse_settings(read_recipe(child, ["training={ max_steps = 3 }"]))
+    with pytest.raises(UserError) as caught:
+        refuse_settings(read_recipe(child, ["training={ max_steps = 3, epochs = 2 }"]))
+    assert caught.value.where == "--set training={ max_steps = 3, epochs = 2 }: training.epochs"
+
+
+@pytest.mark.parametrize("file", sorted(RECIPES.glob("*.toml")), ids=lambda file: file.stem)
+def test_our_own_settings_are_taken(file: Path) -> None:
+    refuse_settings(read_recipe(file))
+    refuse_settings(read_recipe(file, ["training.learning_rate=1", 'training.report_to=["wandb"]']))
+
+
+def test_a_key_may_have_many_forms(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    for setting in (
+        "lora.init_lora_weights=false",
+        "lora.init_lora_weights=pissa_niter_16",
+        "lora.rank_pattern={ q_proj = 8 }",
+        "lora.target_modules=all-linear",
+        "training.warmup_steps=0.1",
+        "training.deepspeed={ zero_optimization = { stage = 2 } }",
+        "training.gradient_checkpointing_kwargs={ use_reentrant = false }",
+    ):
+        refuse_settings(read_recipe(path, [setting]))
+
+
+def test_a_rule_that_a_setting_breaks_together_with_the_file(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    with pytest.raises(UserError, match="give only one of them") as caught:
+        read_recipe(path, ["start=oig-lora"])
+    assert caught.value.where == f"{path} with --set start=oig-lora"
