@@ -237,19 +237,21 @@ class Runner:
     def _announce(self, factory: VariantFactory) -> None:
         """List every variant and task, and find out which cells are already there."""
         selected = {spec.name for spec in self.selection.variants}
+        made = {spec.name for spec in self.selection.order}
         infos = []
         hashes: dict[tuple[str, str], str] = {}
         for spec in self.suite.all_variants():
             info = VariantInfo(
                 name=spec.name, kind=spec.kind, adapter=spec.adapter, quantization=spec.quantization, merge=spec.merge
             )
-            if spec.name in selected:
+            if spec.name in made:
                 info.parts = factory.parts(spec)
                 info.identity = sha256_json(info.parts)
+            if spec.name in selected:
                 for built in self._asked(factory.tokenizer(spec), spec.name):
                     reference = self._reference(factory, spec, built)
                     hashes[spec.name, built.info.name] = cell_hash(
-                        info.identity, built, self.suite, self.device.type, reference=reference
+                        factory.identity(spec), built, self.suite, self.device.type, reference=reference
                     )
             infos.append(info)
         first = factory.tokenizer(self.selection.variants[0])

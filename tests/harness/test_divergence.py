@@ -121,6 +121,10 @@ def test_the_reference_is_made_first_and_again_where_it_is_needed(
     assert first == second
     assert len(first) == 2
     assert phibench("run", suite, "--out", parts, "--limit", 2).code == 0
+    alone = tmp_path / "alone"
+    assert phibench("run", suite, "--out", alone, "--limit", 2, "--only", "base").code == 0
+    assert kl_of(alone, read_results(alone).cell("base", "mini_webglm_qa_loss")) == first  # type: ignore[arg-type]
+    assert read_results(alone).cell("merged", "mini_webglm_qa_loss").status == "pending"  # type: ignore[union-attr]
     third = read_results(parts).cell("base", "mini_webglm_qa_loss")
     assert third is not None
     assert third.cell_hash == cells[0].cell_hash  # type: ignore[union-attr]
