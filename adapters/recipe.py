@@ -79,6 +79,7 @@ class Recipe(Spec):
     trainable_dtype: Literal["auto", "float32", "bfloat16"] = "auto"  # auto: as trl, bfloat16 on a 4-bit base
     start: str | None = None  # an adapter to go on from: its folder, or the recipe that makes it
     reference: Reference | None = None  # of DPO: what holds the policy that is compared with
+    join_batches: bool = False  # a step's rows in one batch, or in as few as the memory holds; of sft
     allow_nonfinite: bool = False  # go on after a loss or gradient that is not finite
     training: dict[str, Any] = Field(default_factory=dict)  # trl.SFTConfig or trl.DPOConfig
     _places: Places | None = PrivateAttr(default=None)
@@ -94,6 +95,8 @@ class Recipe(Spec):
         if (self.method == "dpo") != (self.data.format in PAIRS):
             kinds = ", ".join(sorted(PAIRS if self.method == "dpo" else FORMATS))
             raise ValueError(f'method = "{self.method}" needs data.format to be one of {kinds}')
+        if self.join_batches and self.method != "sft":
+            raise ValueError('join_batches belongs to method = "sft"')
         if self.reference is not None and self.method != "dpo":
             raise ValueError('reference belongs to method = "dpo"')
         if self.reference == "frozen_adapter" and self.start is None:

@@ -6,6 +6,7 @@ counts entropy and accuracy besides) takes about half of a step on a CPU; this o
 
 from __future__ import annotations
 
+import logging
 from typing import Any
 
 import torch
@@ -14,9 +15,41 @@ from trl import SFTTrainer
 from .encode import IGNORED
 from .watch import Measured
 
+_log = logging.getLogger(__name__)
+
 
 class CompletionTrainer(Measured, SFTTrainer):
-    """Supervised fine-tuning by token-weighted cross-entropy, in float32, of the labelled tokens."""
+    """Supervised fine-tuning by token-weighted cross-entropy, in float32, of the labelled tokens.
+
+    A batch that the device has no room for is cut into smaller ones, from there on: the loss is a sum over the step's
+    number of tokens, so that its gradients are the same.
+    """
+
+    rows_at_once: int | None = None  # of a batch; None: all of them
+
+    def training_step(
+        self, model: Any, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
+    ) -> torch.Tensor:
+        """The loss of a batch, with its gradients."""
+        if self.args.gradient_accumulation_steps > 1 or num_items_in_batch is None:
+            return super().training_step(model, inputs, num_items_in_batch)
+        rows = len(inputs["input_ids"])
+        while True:
+            chance = _random_states()
+            try:
+                parts = _parts(inputs, self.rows_at_once or rows)
+                return torch.stack(
+                    [super(CompletionTrainer, self).training_step(model, part, num_items_in_batch) for part in parts]
+                ).sum()
+            except torch.OutOfMemoryError:
+                if (self.rows_at_once or rows) == 1:
+                    raise
+            # Outside of the handler, which holds on to what the forward had made.
+            self.rows_at_once = -(-(self.rows_at_once or rows) // 2)
+            _log.warning("no room for a batch of %d rows: at most %d at once from here on", rows, self.rows_at_once)
+            model.zero_grad(set_to_none=True)
+            torch.cuda.empty_cache()
+            _restore(chance)
 
     def compute_loss(
         self,
@@ -71,3 +104,26 @@ class CompletionTrainer(Measured, SFTTrainer):
         learned = targets != IGNORED
         total = torch.nn.functional.cross_entropy(outputs.logits[learned].float(), targets[learned], reduction="sum")
         return total, learned.sum(), outputs
+
+
+def _parts(inputs: dict[str, Any], most: int) -> list[dict[str, Any]]:
+    """A batch, [rows, length], in batches of at most so many rows, the longest together, without needless padding."""
+    rows = len(inputs["input_ids"])
+    if most >= rows:
+        return [inputs]
+    mask = inputs.get("attention_mask", torch.ones_like(inputs["input_ids"]))
+    lengths = mask.sum(dim=1)
+    order = lengths.argsort(descending=True, stable=True)
+    parts = [order[start : start + most] for start in range(0, rows, most)]
+    return [{key: value[part, : int(lengths[part[0]])] for key, value in inputs.items()} for part in parts]
+
+
+def _random_states() -> tuple[torch.Tensor, list[torch.Tensor]]:
+    """The states that dropout draws from."""
+    return torch.get_rng_state(), torch.cuda.get_rng_state_all() if torch.cuda.is_available() else []
+
+
+def _restore(states: tuple[torch.Tensor, list[torch.Tensor]]) -> None:
+    torch.set_rng_state(states[0])
+    if states[1]:
+        torch.cuda.set_rng_state_all(states[1])

@@ -277,7 +277,7 @@ def _train_into(folder: Path, job: Job, parts: dict[str, str], on_step: Told, no
         "device": str(job.device),
         "steps": trainer.state.global_step,
         "resumed_at": int(checkpoint.name.partition("-")[2]) if checkpoint else None,
-        "notes": [*notes, *passed],
+        "notes": [*notes, *passed, *made.notes()],
         "seconds": round(before + time.perf_counter() - started, 1),
         "nonfinite_losses": watch.nonfinite_losses,
         "nonfinite_gradients": watch.nonfinite_gradients,

@@ -96,6 +96,13 @@ class Made:
             found |= {"reference_hash": after, "held_out_margins": getattr(self.trainer, "pairs", None)}
         return found
 
+    def notes(self) -> list[str]:
+        """What a reader of the record should know of how it went."""
+        most = getattr(self.trainer, "rows_at_once", None)
+        return (
+            [] if most is None else [f"there was room for no more than {most} rows at once; the gradients are the same"]
+        )
+
     def evaluate_saved(self) -> dict[str, Any]:
         """Where the best checkpoint is kept rather than the last: which it is, and its own held-out measures."""
         state, args = self.trainer.state, self.trainer.args
@@ -184,7 +191,11 @@ def _config(job: Job) -> Any:
         "dataloader_pin_memory": job.device.type == "cuda",
         **job.recipe.training,
     }
-    return (DPOConfig if job.recipe.method == "dpo" else SFTConfig)(**settings)
+    config = (DPOConfig if job.recipe.method == "dpo" else SFTConfig)(**settings)
+    if job.recipe.join_batches:
+        config.per_device_train_batch_size *= config.gradient_accumulation_steps
+        config.gradient_accumulation_steps = 1
+    return config
 
 
 def _tokenizer(job: Job) -> Any:

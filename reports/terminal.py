@@ -74,6 +74,8 @@ def _long(table: Table, run: RunComparison, leading: list[tuple[TaskComparison, 
         heading = f"{fmt.one_line(task.info.name)} · {fmt.metric_label(metric.info)} {fmt.arrow(metric.info)}".rstrip()
         table.add_row(Text(heading, style="bold"))
         for variant in run.manifest.variants:
+            if not task.info.asks(variant.name):
+                continue
             one = metric.differences.get(variant.name)
             table.add_row(
                 Text(f"  {fmt.one_line(variant.name, 80)}"),
