@@ -15,8 +15,9 @@ from safetensors.numpy import save_file
 from phibench.adapters import bundled
 from phibench.errors import SuiteFaults, UserError
 from phibench.harness.check import read_and_check
+from phibench.harness.contract import suite_breaches
 from phibench.harness.suite import Suite
-from phibench.harness.suite_file import TABLES, find_suite
+from phibench.harness.suite_file import SUITES, TABLES, find_suite
 
 # One case: `## its title`; `> key | what the message says | ...` for each fault, in the order of the lines (`? key |`
 # where the message can name no line); then the suite, with `#<-` on the lines that the messages must name. A name and
@@ -1216,8 +1217,11 @@ def test_the_features_suite_leaves_out_nothing_but_what_cannot_stand_together() 
     assert known - written - {"data"} == set()
 
 
-def test_the_quickstart_passes() -> None:
-    assert read_and_check(find_suite("quickstart")).suite.name == "quickstart"
+@pytest.mark.parametrize("name", sorted(path.stem for path in SUITES.glob("*.toml")))
+def test_the_suites_that_come_with_phibench_pass(name: str) -> None:
+    suite = read_and_check(find_suite(name)).suite
+    assert suite.name == name
+    assert suite_breaches(suite) == []
 
 
 def test_the_bundled_model_must_be_installed_or_converted(
