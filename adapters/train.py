@@ -251,11 +251,12 @@ def _train_into(folder: Path, job: Job, parts: dict[str, str], on_step: Told, no
             _log.warning("%s: %d of %d rows %s", recipe.name, len(names), len(job.rows.rows), what)
     checkpoint, passed = take_checkpoint(job.scratch / "trainer")
     before = _earlier_seconds(job.scratch)
+    resumed_at = int(checkpoint.name.partition("-")[2]) if checkpoint else None
     if checkpoint is not None:
         trainer.args.eval_on_start = False  # it was evaluated at the start
         watch.go_on_from(checkpoint)
     try:
-        trainer.start_clock()
+        trainer.start_clock(resumed_at or 0)
         with made.refused():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
     except BaseException:  # Ctrl-C, no room left, a loss that is not finite: a whole checkpoint is gone on from
@@ -276,7 +277,7 @@ def _train_into(folder: Path, job: Job, parts: dict[str, str], on_step: Told, no
         "seed": job.seed,
         "device": str(job.device),
         "steps": trainer.state.global_step,
-        "resumed_at": int(checkpoint.name.partition("-")[2]) if checkpoint else None,
+        "resumed_at": resumed_at,
         "notes": [*notes, *passed, *made.notes()],
         "seconds": round(before + time.perf_counter() - started, 1),
         "nonfinite_losses": watch.nonfinite_losses,

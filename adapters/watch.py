@@ -19,7 +19,7 @@ from .checkpoints import counted, mark_whole
 # What the curve keeps of a log entry; other numbers of it are the libraries' own.
 _KEPT = (
     "loss", "eval_loss", "eval_accuracy", "eval_margin", "grad_norm", "learning_rate", "tokens_per_second",
-    "memory_bytes",
+    "memory_bytes", "tokens_per_row",
 )  # fmt: skip
 
 
@@ -38,6 +38,7 @@ class Measured:
     """A trainer whose log entries say how fast it is and what memory it takes. Mix in before the trainer's class."""
 
     _since: tuple[float, int | None] | None = None
+    _row_step = 0  # the step up to which rows were counted
     held_in: dict[str, torch.dtype]  # the precision of each weight that is trained
 
     def hold(self) -> None:
@@ -59,7 +60,10 @@ class Measured:
                 parameter.data = parameter.data.to(self.held_in[name])
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
-        """Add tokens per second since the last entry, and the memory: CUDA's peak so far, or the process's size now."""
+        """Add what was done since the last entry, and the memory: CUDA's peak so far, or the process's size now.
+
+        Tokens count with their padding; where rows are grouped by length, the loss follows their number in a row.
+        """
         if "loss" in logs:
             seen = int(self.state.num_input_tokens_seen)  # type: ignore[attr-defined]
             now = time.perf_counter()
@@ -67,10 +71,16 @@ class Measured:
                 then, before = self._since
                 before = int(self._initial_num_input_tokens_seen) if before is None else before  # type: ignore[attr-defined]
                 logs["tokens_per_second"] = round((seen - before) / max(now - then, 1e-9), 1)
+                logs["tokens_per_row"] = round((seen - before) / max(self._rows_since(), 1), 1)
             self._since = (now, seen)
             cuda = self.args.device.type == "cuda"  # type: ignore[attr-defined]
             logs["memory_bytes"] = torch.cuda.max_memory_allocated() if cuda else psutil.Process().memory_info().rss
         super().log(logs, start_time)  # type: ignore[misc]
+
+    def _rows_since(self) -> int:
+        step = int(self.state.global_step)  # type: ignore[attr-defined]
+        first, self._row_step = self._row_step, step
+        return int((step - first) * self.args.train_batch_size * self.args.gradient_accumulation_steps)  # type: ignore[attr-defined]
 
     def told(self, metrics: dict[str, float]) -> dict[str, float]:
         """Log what an evaluation found, and let the callbacks know of it."""
@@ -78,9 +88,9 @@ class Measured:
         self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # type: ignore[attr-defined]
         return metrics
 
-    def start_clock(self) -> None:
-        """Let the first entry count from now."""
-        self._since = (time.perf_counter(), None)
+    def start_clock(self, step: int = 0) -> None:
+        """Let the first entry count from now, and from a step that was reached before."""
+        self._since, self._row_step = (time.perf_counter(), None), step
 
 
 class Watch(TrainerCallback):

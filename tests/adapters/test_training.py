@@ -20,6 +20,8 @@ from transformers import AutoModelForCausalLM
 from phibench.adapters.adapter_files import TRAINING
 from phibench.adapters.base import LoadedBase
 from phibench.adapters.checkpoints import COMPLETE, last_checkpoint
+from phibench.adapters.encode import encode_rows
+from phibench.adapters.rows import Rows
 from phibench.adapters.watch import Step
 from phibench.errors import UserError
 from support.models import load, save_base
@@ -69,10 +71,17 @@ def test_the_curve_says_how_fast_and_how_large(base: LoadedBase, tmp_path: Path)
     points = [point for point in record["curve"] if point["loss"] is not None]
     assert [point["step"] for point in points] == [1, 2, 3, 4, 5, 6]
     assert all(point["tokens_per_second"] > 0 and point["memory_bytes"] > 2**20 for point in points)
+    lengths = [len(row["input_ids"]) for row in encoded(base)]
+    assert all(min(lengths) <= point["tokens_per_row"] <= max(lengths) for point in points)
     assert [step.tokens_per_second for step in told] == [point["tokens_per_second"] for point in points]
     assert (record["steps"], record["rows"], record["eval_rows"]) == (6, 4, 3)
     assert record["trainable_parameters"] == 4 * 2 * (64 * 4 * 2) // 2
     assert (record["nonfinite_losses"], record["nonfinite_gradients"], record["resumed_at"]) == (0, 0, None)
+
+
+def encoded(base: LoadedBase) -> list[dict[str, Any]]:
+    rows = Rows("rows", "0", [(row["id"], row) for row in ROWS[:4]])
+    return encode_rows(rows, "dialogsum", base.tokenizer, max_length=None, learn_prompts=False).rows
 
 
 # ---- going on

@@ -127,3 +127,23 @@ def test_reports_need_no_torch(run_dir: Path) -> None:
     loaded = json.loads(done.stdout)
     assert "phibench.harness.comparison" in loaded
     assert not set(NOT_NEEDED) & set(loaded)
+
+
+def test_a_zigzag_of_rows_grouped_by_length_is_explained(tmp_path: Path) -> None:
+    run_dir = write_run_folder(tmp_path / "run")
+    curve = [
+        {"step": n, "loss": 1.0 + 0.3 * (n % 4), "eval_loss": None, "tokens_per_row": 400.0 - 90 * (n % 4)}
+        for n in range(1, 13)
+    ]
+    recipe = {"training": {"train_sampling_strategy": "group_by_length"}}
+    for training, said in (
+        ({"recipe": recipe, "curve": curve}, "correlate by −1.00"),
+        ({"recipe": recipe, "curve": [{"step": 1, "loss": None}, {"step": 2}]}, "Rows were grouped by length"),
+        ({"recipe": {"training": {}}, "curve": curve}, None),
+        ({"recipe": "other", "curve": curve}, None),
+    ):
+        [adapter] = read_manifest(run_dir).adapters
+        edit_manifest(run_dir, adapters=[adapter.model_copy(update={"training": training})])
+        write_reports(run_dir)
+        text = (run_dir / "report.md").read_text(encoding="utf-8")
+        assert (said or "grouped by length") in text if said else "grouped by length" not in text
