@@ -142,6 +142,17 @@ def test_what_the_divergence_is_measured_from_is_part_of_a_cell(phibench: Comman
     assert all(before[name] != after[name] for name in before)
 
 
+def test_claims_change_nothing_that_is_asked(phibench: Command, suite: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    assert phibench("run", suite, "--out", out, "--limit", 2).code == 0
+    text = suite.read_text(encoding="utf-8")
+    suite.write_text(text.replace('"merging moves it"', '"it is the same"').replace('"worse"', '"better"'))
+    ended = phibench("run", suite, "--out", out, "--limit", 2)
+    assert ended.code == 0, ended.all
+    assert ended.all.count("every cell is already here") == 3
+    assert "refuted: it is the same" in ended.all
+
+
 def test_a_task_that_scores_no_answer_has_no_divergence(phibench: Command, suite: Path, tmp_path: Path) -> None:
     text = suite.read_text(encoding="utf-8").replace('"mini_webglm_qa_loss"', '"mini_piqa"')
     suite.write_text(text, encoding="utf-8")
