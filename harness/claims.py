@@ -38,7 +38,7 @@ class Finding:
         statement: what was stated.
         task, metric: on what it was looked at; the metric None where the task does not measure it.
         outcome: confirmed at 95 %, or refuted at the level that its claim asks for.
-        difference: variant minus `than`, in the metric's own direction and unit; None exactly where `reason` says why.
+        difference: variant minus `than`, in the metric's own direction and unit; None only where `reason` says why.
         items: on how many items.
     """
 
@@ -126,6 +126,8 @@ def _found(statement: StatementSpec, task: str, look_up: Lookup, seed: int, leve
         at_level, _ = _difference(statement, metric, values, other[1], seed, level)
     except ValueError as problem:
         return Finding(statement, task, metric, Outcome.UNDECIDED, reason=str(problem))
+    if at_95.low == at_95.high == 0.0:  # a corpus metric of which no item differs
+        return Finding(statement, task, metric, Outcome.UNDECIDED, at_95, items, "no item differs")
     confirmed = decided(statement, at_95, metric.higher_is_better) is Outcome.CONFIRMED
     refuted = decided(statement, at_level, metric.higher_is_better) is Outcome.REFUTED
     outcome = Outcome.CONFIRMED if confirmed else Outcome.REFUTED if refuted else Outcome.UNDECIDED

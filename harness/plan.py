@@ -56,13 +56,25 @@ def select(suite: Suite, only: Sequence[str]) -> Selection:
                 where=f"--only {name}",
                 fix=f'did you mean "{near[0]}"?' if near else f"it has: {', '.join([*variants, *tasks])}",
             )
-    named_variants = [variants[name] for name in variants if name in only]
-    named_tasks = [tasks[name] for name in tasks if name in only]
-    chosen = named_tasks or list(tasks.values())
-    references = {task.divergence.reference for task in chosen if task.divergence is not None}
-    return Selection(
-        named_variants or list(variants.values()), chosen, [variants[name] for name in variants if name in references]
-    )
+    chosen = [tasks[name] for name in tasks if name in only] or list(tasks.values())
+    wanted = [variants[name] for name in variants if name in only] or list(variants.values())
+    asked = [variant for variant in wanted if any(_asks(task, variant) for task in chosen)]
+    if not asked:
+        raise UserError(
+            "none of these tasks is asked of these variants",
+            where=f"--only {' '.join(only)}",
+            fix="leave one out, or change the task's variants in the suite",
+        )
+    references = {
+        task.divergence.reference
+        for task in chosen
+        if task.divergence is not None and any(_asks(task, variant) for variant in asked)
+    }
+    return Selection(asked, chosen, [variants[name] for name in variants if name in references])
+
+
+def _asks(task: TaskSpec, variant: VariantSpec) -> bool:
+    return task.variants is None or variant.name in task.variants
 
 
 def suite_hash(suite: Suite, limit: int | None) -> str:

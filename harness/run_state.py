@@ -25,6 +25,7 @@ class RunState:
         self.folder = folder
         self.manifest = manifest
         self.results = Results()
+        self.warnings: list[str] = []  # what a reader must know of how the suite was asked
         self._lock = threading.Lock()  # cells are finished beside the one that is asked
         self._earlier = read_manifest(folder.path) if folder.manifest.exists() else None
         self._earlier_results = read_results(folder.path)
@@ -106,7 +107,7 @@ class RunState:
             self._write()
 
     def _write(self) -> None:
-        self.manifest.warnings = [
+        self.manifest.warnings = self.warnings + [
             f"{cell.variant} · {cell.task}: {cell.truncated_items} of {cell.items} prompts were longer than the"
             f" context; {cell.truncated_tokens} tokens were cut from their left"
             for cell in self.results.cells
@@ -134,7 +135,7 @@ def _taken_over(info: VariantInfo, earlier: VariantInfo | None) -> VariantInfo:
     if info.identity is None:
         return earlier
     if info.identity == earlier.identity:
-        measured = ("model_bytes", "load_seconds", "scoring", "real_form")
+        measured = ("model_bytes", "load_seconds", "scoring", "generation", "real_form")
         return info.model_copy(update={name: getattr(earlier, name) for name in measured})
     return info
 

@@ -213,8 +213,8 @@ class Runner:
     def _warn(self, breaches: list[str]) -> None:
         """Say what a suite asks of an adapter otherwise than it was trained to be asked; once."""
         for breach in breaches:
-            if breach not in self.state.manifest.warnings:
-                self.state.manifest.warnings.append(breach)
+            if breach not in self.state.warnings:
+                self.state.warnings.append(breach)
                 self.progress.say(f"warning: {breach}", style="yellow")
 
     def _train(self, name: str, recipe: str, base: LoadedBase) -> tuple[AdapterFiles, Trained]:

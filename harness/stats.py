@@ -107,7 +107,8 @@ def paired_difference(
     """The difference of a metric between two variants, paired item by item, with its interval.
 
     A `mean` gets Student's t interval on the items' differences (Miller 2024, "Adding Error Bars to Evals",
-    arXiv 2411.00640: pairing takes the difficulty that the items share out of the error). `perplexity`,
+    arXiv 2411.00640: pairing takes the difficulty that the items share out of the error); where no item differs, which
+    would leave that interval without a width, a bound on what items that were not asked may show. `perplexity`,
     `weighted_perplexity`, `bits_per_byte`, `f1` and `matthews_corrcoef` get the percentile interval of a
     bootstrap that draws the same items for both variants (Efron and Tibshirani 1993, chapter 13; paired as in
     Koehn 2004, "Statistical Significance Tests for Machine Translation Evaluation"). Others get none.
@@ -177,6 +178,8 @@ def _measure(
             gains = _finite(np.asarray(after, dtype=np.float64) - np.asarray(before, dtype=np.float64))
             if gains.ndim != 1:
                 raise ValueError("more than one number an item")
+            if not gains.any():
+                return gains, _no_change(np.asarray([*before, *after], dtype=np.float64), len(gains), confidence)
             return gains, _student(gains, confidence)
         corpus = _CORPUS[aggregation]
         old, new = _finite(corpus.columns(before)), _finite(corpus.columns(after))
@@ -192,15 +195,25 @@ def _finite(values: Floats) -> Floats:
 
 
 def _student(gains: Floats, confidence: float) -> Interval:
-    """The mean of the items' differences (items,) with Student's t interval; 0 [0, 0] where none differs."""
+    """The mean of the items' differences (items,), some of which are not zero, with Student's t interval."""
     n, mean = len(gains), float(gains.mean())
     spread = float(gains.std(ddof=1))
-    if not gains.any():
-        mean = spread = 0.0
-    elif spread <= 1e-12 * abs(mean) and n < FEWEST_AGREEING:
+    if spread <= 1e-12 * abs(mean) and n < FEWEST_AGREEING:
         raise _NoInterval(f"all {n} items differ by the same amount; that tells from {FEWEST_AGREEING} items on")
     half = float(stdtrit(n - 1, (1 + confidence) / 2)) * spread / math.sqrt(n)
     return Interval(mean, mean - half, mean + half, "paired t")
+
+
+def _no_change(values: Floats, n: int, confidence: float) -> Interval:
+    """0, with an interval for what other items may show, where none of n differs.
+
+    The share of items that differ is below Clopper and Pearson's (1934) bound for none in n, and each by no more than
+    the metric's range: 1 for a metric between 0 and 1, else the range of the items' `values`.
+    """
+    share = 1 - ((1 - confidence) / 2) ** (1 / n)
+    low, high = float(values.min()), float(values.max())
+    reach = share * (1.0 if low >= 0.0 and high <= 1.0 else high - low)
+    return Interval(0.0, -reach, reach, "none of the items differs: Clopper-Pearson")
 
 
 def _bootstrap(old: Floats, new: Floats, value: Callable[[Floats], Floats], seed: int, confidence: float) -> Interval:

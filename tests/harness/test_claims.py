@@ -130,6 +130,17 @@ def test_one_of_many_statements_refutes_by_a_wider_interval() -> None:
     assert refuted <= 6  # 5 % of 60 is 3
 
 
+@pytest.mark.parametrize("expect", EXPECTED)
+def test_items_of_which_none_differs_refute_nothing(expect: str) -> None:
+    """Of 46 items none differs: a variant that is better by three points shows that a quarter of the time."""
+    same = {("a", "t"): [1.0] * 46, ("b", "t"): [1.0] * 46}
+    found = judged({"says": "x", "holds": [statement(expect)]}, same)
+    assert found.outcome is (Outcome.CONFIRMED if expect == "same" else Outcome.UNDECIDED)  # within a margin of 0.1
+    perplexity = MetricInfo(name="ppl", filter="none", aggregation="perplexity", higher_is_better=False)
+    values = {key: [-1.0 - i for i in range(46)] for key in same}
+    assert judged({"says": "x", "holds": [statement(expect)]}, values, perplexity).outcome is Outcome.UNDECIDED
+
+
 def test_what_is_said_of_something_that_was_not_seen_is_undecided() -> None:
     values = {("a", "t"): shifted(1.0), ("b", "t"): shifted(0.0)}
     claim = {"says": "x", "holds": [statement()], "given": [statement("worse")]}

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 from scipy import stats as scipy_stats
 from sklearn.metrics import f1_score, matthews_corrcoef
+from statsmodels.stats.proportion import proportion_confint
 
 from phibench.harness import stats
 from phibench.harness.stats import Difference, Interval, Verdict, paired_difference
@@ -75,9 +76,20 @@ def test_direction(higher: bool | None, verdict: Verdict, counts: tuple[int | No
 def test_no_difference_is_exactly_zero(aggregation: str, values: list[float]) -> None:
     found = _difference(values, values, aggregation)
     interval = _interval(found)
-    assert (interval.estimate, interval.low, interval.high) == (0.0, 0.0, 0.0)
+    assert interval.estimate == 0.0
+    assert interval.low <= 0.0 <= interval.high
     assert found.verdict is Verdict.UNCLEAR
     assert found.tied == 6
+
+
+@pytest.mark.parametrize("n", [2, 46, 500])
+def test_where_no_item_differs_others_may(n: int) -> None:
+    """Clopper and Pearson's bound on the share of items that differ, times the range of the metric."""
+    bound = proportion_confint(0, n, alpha=0.05, method="beta")[1]
+    accuracy = _interval(_difference([1.0] * n, [1.0] * n))
+    assert (accuracy.low, accuracy.high) == pytest.approx((-bound, bound))
+    losses = [2.0 + 3.0 * i / (n - 1) for i in range(n)]
+    assert _interval(_difference(losses, losses)).high == pytest.approx(3.0 * bound)
 
 
 def test_agreement_of_five_items_tells_nothing_and_of_six_does() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+import re
 from pathlib import Path
 from typing import Any
 
@@ -23,8 +24,11 @@ from phibench.adapters.trainers import Job, make_trainer
 from phibench.harness.engine.requests import Encoder
 from phibench.harness.records import read_records
 from phibench.harness.stats import paired_difference
+from phibench.suites.tasks.embedded import read_rows
 from phibench.suites.tasks.preferences import utils
 from phibench.suites.tasks.preferences.prompt import Row, read_webglm
+from phibench.suites.tasks.webglm_qa.markers import find_markers
+from phibench.suites.tasks.webglm_qa.prompt import prompt as webglm_prompt
 from support.command import Command
 from support.models import CPU, load
 from support.tiny import save_tiny_model, tiny_tokenizer
@@ -220,7 +224,7 @@ def test_orca_is_evaluated_on_what_the_recipe_holds_out(monkeypatch: pytest.Monk
     ("docs", "rows", "message"),
     [
         (utils.piqa_docs, [PIQA[0], PIQA[1] | {"label": -1}], "row 1: label must be 0 or 1"),
-        (utils.orca_docs, [ORCA[0] | {"rejected": ORCA[0]["chosen"]}], "row 0: the chosen answer is the rejected one"),
+        (utils.orca_docs, [ORCA[0] | {"rejected": None}], "row 0: rejected must be a text"),
     ],
 )
 def test_rows_that_are_no_pairs_are_named(docs: Any, rows: list[dict[str, Any]], message: str) -> None:
@@ -232,19 +236,49 @@ def test_rows_that_are_no_pairs_are_named(docs: Any, rows: list[dict[str, Any]],
     ("answer", "count", "moved"),
     [
         ("It is [1]. And [2].", 2, "It is [2]. And [1]."),
-        ("It is [1, 3][2].", 3, "It is [2, 1][3]."),
+        ("It is [1, 3] or [2].", 3, "It is [2] or [3]."),
         ("It is [1] of [9] in [10 kg].", 2, "It is [2] of [9] in [10 kg]."),
-        ("It is [1-2].", 3, "It is [2-3]."),
+        ("It is [1-2].", 5, "It is [3][4]."),
+        ("It is [1][2]; so [3].", 4, "It is [3][4]; so [4]."),
+        ("It is [2] [1].", 3, "It is [3]."),
+        ("It is [1][2].", 2, None),  # all of them: none is wrong
+        ("It is [1-3], so [1].", 3, "It is [1-3], so [2]."),
         ("It is.", 3, None),
         ("It is [?] or [9].", 3, None),
         ("It is [1].", 1, None),
     ],
 )
-def test_citations_move_on_to_the_next_reference(answer: str, count: int, moved: str | None) -> None:
-    row = {"question": "q", "answer": answer, "references": ["text"] * count}
+def test_other_references_are_cited_instead(answer: str, count: int, moved: str | None) -> None:
+    row = {"question": "q", "answer": answer, "references": [f"text {n}" for n in range(count)]}
     found = read_webglm(row, "row")
     assert (found and found.rejected) == moved
     assert found is None or found.chosen == answer
+
+
+def test_a_reference_with_the_same_text_is_not_another() -> None:
+    row = {"question": "q", "answer": "It is [1].", "references": ["same", "same ", "other"]}
+    assert read_webglm(row, "row") == Row(webglm_prompt("q", row["references"]), "It is [1].", "It is [3].")
+    assert read_webglm({**row, "references": ["same", "same"]}, "row") is None
+
+
+@pytest.mark.parametrize("name", ["train", "test"])
+def test_no_embedded_answer_is_paired_with_one_that_cites_the_same(name: str) -> None:
+    for row in read_rows("mini", f"webglm_{name}.jsonl"):
+        pair = read_webglm(row, "row")
+        assert pair is not None
+        for chosen, rejected in zip(cited(pair.chosen), cited(pair.rejected), strict=True):
+            assert not chosen & rejected or chosen == set(range(1, len(row["references"]) + 1))
+
+
+def cited(answer: str) -> list[set[int]]:
+    """The numbers cited in each sentence."""
+    return [{n for m in find_markers(part) for n in m.numbers} for part in re.split(r"(?<=[.!?]) ", answer)]
+
+
+def test_equal_answers_make_no_pair() -> None:
+    rows = [*PIQA, {"goal": "g", "sol1": "a", "sol2": "a ", "label": 0}]
+    assert encode_pairs(named(rows), "piqa_pairs", max_length=None, tokenizer=TOKENIZER).unpaired == ["row 4"]
+    assert len(task_on(rows, "piqa_pairs").eval_docs) == 4
 
 
 def test_rows_that_make_no_pair_are_left_out_of_task_and_training_alike() -> None:

@@ -14,6 +14,8 @@ from typing import Any
 
 from phibench.suites.tasks.preferences.prompt import Row, read_orca, read_piqa, read_webglm
 
+Reader = Callable[[Mapping[str, object], str], Row | None]
+
 
 def load(path: str, splits: Mapping[str, str], **_metadata: Any) -> Any:
     """A DatasetDict whose splits are parts of a dataset's own, such as {"test": "train[95%:]"}.
@@ -26,76 +28,63 @@ def load(path: str, splits: Mapping[str, str], **_metadata: Any) -> Any:
 
 
 def piqa_docs(dataset: Any) -> Any:
-    """The dataset itself, once every row has been checked.
-
-    Raises:
-        ValueError: a row is no pair (see `read_piqa`).
-    """
-    return _checked(dataset, read_piqa)
+    """The rows of PIQA that make a pair, once every row has been checked (see `read_piqa`)."""
+    return _paired(dataset, read_piqa)
 
 
 def piqa_text(doc: Mapping[str, Any]) -> str:
     """The prompt of a row of PIQA."""
-    return read_piqa(doc, "row").prompt
+    return _pair(doc, read_piqa).prompt
 
 
 def piqa_choices(doc: Mapping[str, Any]) -> list[str]:
     """The right solution and the wrong one, each after a space."""
-    return _choices(read_piqa(doc, "row"))
+    return _choices(_pair(doc, read_piqa))
 
 
 def piqa_results(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, float]:
     """The scores of a row of PIQA."""
-    return preference(read_piqa(doc, "row"), results)
+    return preference(_pair(doc, read_piqa), results)
 
 
 def orca_docs(dataset: Any) -> Any:
-    """The dataset itself, once every row has been checked.
-
-    Raises:
-        ValueError: a row is no pair (see `read_orca`).
-    """
-    return _checked(dataset, read_orca)
+    """The rows of Intel/orca_dpo_pairs that make a pair, once every row has been checked (see `read_orca`)."""
+    return _paired(dataset, read_orca)
 
 
 def orca_text(doc: Mapping[str, Any]) -> str:
     """The prompt of a row of Intel/orca_dpo_pairs."""
-    return read_orca(doc, "row").prompt
+    return _pair(doc, read_orca).prompt
 
 
 def orca_choices(doc: Mapping[str, Any]) -> list[str]:
     """The chosen answer and the rejected one, each after a space."""
-    return _choices(read_orca(doc, "row"))
+    return _choices(_pair(doc, read_orca))
 
 
 def orca_results(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, float]:
     """The scores of a row of Intel/orca_dpo_pairs."""
-    return preference(read_orca(doc, "row"), results)
+    return preference(_pair(doc, read_orca), results)
 
 
 def webglm_docs(dataset: Any) -> Any:
-    """The rows of a dataset that make a pair, once every row has been checked.
-
-    Raises:
-        ValueError: a column is missing or of another type (see `read_webglm`).
-    """
-    kept = [index for index, row in enumerate(dataset) if read_webglm(row, f"row {index}") is not None]
-    return dataset.select(kept)
+    """The rows of WebGLM-QA that make a pair, once every row has been checked (see `read_webglm`)."""
+    return _paired(dataset, read_webglm)
 
 
 def webglm_text(doc: Mapping[str, Any]) -> str:
     """The prompt of a row of WebGLM-QA."""
-    return _webglm(doc).prompt
+    return _pair(doc, read_webglm).prompt
 
 
 def webglm_choices(doc: Mapping[str, Any]) -> list[str]:
-    """The answer as it is, and citing the wrong references."""
-    return _choices(_webglm(doc))
+    """The answer as it is, and citing other references."""
+    return _choices(_pair(doc, read_webglm))
 
 
 def webglm_results(doc: Mapping[str, Any], results: Sequence[tuple[float, bool]]) -> dict[str, float]:
     """The scores of a row of WebGLM-QA."""
-    return preference(_webglm(doc), results)
+    return preference(_pair(doc, read_webglm), results)
 
 
 def preference(pair: Row, results: Sequence[tuple[float, bool]]) -> dict[str, float]:
@@ -125,19 +114,21 @@ def preference(pair: Row, results: Sequence[tuple[float, bool]]) -> dict[str, fl
     }
 
 
-def _webglm(doc: Mapping[str, Any]) -> Row:
-    found = read_webglm(doc, "row")
+def _choices(pair: Row) -> list[str]:
+    return [pair.chosen, pair.rejected]
+
+
+def _pair(doc: Mapping[str, Any], read: Reader) -> Row:
+    found = read(doc, "row")
     if found is None:
         raise ValueError("the row makes no pair")
     return found
 
 
-def _choices(pair: Row) -> list[str]:
-    return [pair.chosen, pair.rejected]
+def _paired(dataset: Any, read: Reader) -> Any:
+    """The rows that make a pair.
 
-
-def _checked(dataset: Any, read: Callable[[Mapping[str, object], str], object]) -> Any:
-    # A split without rows is none to refuse: where a suite gives rows of its own, those for examples may be missing.
-    for index, row in enumerate(dataset):
-        read(row, f"row {index}")
-    return dataset
+    Raises:
+        ValueError: a column of some row is missing or of another type.
+    """
+    return dataset.select([index for index, row in enumerate(dataset) if read(row, f"row {index}") is not None])
