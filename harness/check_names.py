@@ -23,7 +23,10 @@ def name_faults(file: SuiteFile, leaves: Collection[str] | None) -> list[UserErr
     faults = []
     for i, task in enumerate(suite.tasks if judged else []):
         for j, name in enumerate(task.variants or []):
-            faults += _unknown(name, variants, "variant", file.where("tasks", i, "variants", j))
+            where = file.where("tasks", i, "variants", j)
+            faults += _unknown(name, variants, "variant", where)
+            if name in (task.variants or [])[:j]:
+                faults.append(UserError(f'the variant "{name}" is named twice', where=where, fix="name it once"))
         if task.divergence is not None:
             where = file.where("tasks", i, "divergence", "reference")
             faults += _unknown(task.divergence.reference, variants, "variant", where)
@@ -42,6 +45,25 @@ def name_faults(file: SuiteFile, leaves: Collection[str] | None) -> list[UserErr
                 faults += _unknown(statement.than, variants, "variant", file.where(*keys, "than"))
         for name in statement.tasks if known is not None else []:
             faults += _unknown(name, known or [], "task", file.where(*keys, "task"))
+        faults += _undecidable(file, keys, statement, variants) if judged else []
+    return faults
+
+
+def _undecidable(
+    file: SuiteFile, keys: tuple[str | int, ...], statement: StatementSpec, variants: Collection[str]
+) -> list[UserError]:
+    """Why a statement could never be decided, whatever a run finds."""
+    if statement.variant == statement.than:
+        what = f'"{statement.variant}" is compared with itself'
+        return [UserError(what, where=file.where(*keys, "than"), fix="name another variant, or a number")]
+    asked = {task.name: task.variants for task in file.suite.tasks}
+    faults = []
+    for key, variant in (("variant", statement.variant), ("than", statement.than)):
+        for name in statement.tasks:
+            if isinstance(variant, str) and variant in variants and variant not in (asked.get(name) or [variant]):
+                what = f'the task "{name}" is not asked of the variant "{variant}"'
+                fix = "add it to the task's variants, or name another"
+                faults.append(UserError(what, where=file.where(*keys, key), fix=fix))
     return faults
 
 

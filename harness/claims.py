@@ -9,13 +9,15 @@ each of k is a chance to be wrong, that one by its interval of 1 - 0.05 / k (Bon
 
 from __future__ import annotations
 
+import difflib
 import enum
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from .results import MetricInfo
+from ..errors import UserError
+from .results import MetricInfo, TaskInfo
 from .stats import CONFIDENCE, Interval, difference_from, paired_difference
 from .suite import ClaimSpec, StatementSpec
 
@@ -75,6 +77,31 @@ def judge(claims: Sequence[ClaimSpec], look_up: Lookup, *, seed: int = 0) -> lis
         seed: of the bootstraps, where a metric needs one.
     """
     return [_judged(claim, look_up, seed) for claim in claims]
+
+
+def refuse_unmeasured(claims: Sequence[ClaimSpec], tasks: Sequence[TaskInfo]) -> None:
+    """Refuse claims on metrics that the tasks do not measure, before anything is trained or asked.
+
+    Args:
+        claims: the suite's.
+        tasks: those that this run asks; claims on others are left for another.
+
+    Raises:
+        UserError: for the first such claim.
+    """
+    measured = {task.name: list(dict.fromkeys(metric.name for metric in task.metrics)) for task in tasks}
+    for i, claim in enumerate(claims):
+        for part, statements in (("holds", claim.holds), ("given", claim.given)):
+            for j, statement in enumerate(statements):
+                for task in statement.tasks:
+                    if statement.metric is None or statement.metric in measured.get(task, [statement.metric]):
+                        continue
+                    near = difflib.get_close_matches(statement.metric, measured[task], n=1)
+                    raise UserError(
+                        f'the task "{task}" does not measure "{statement.metric}"',
+                        where=f"claims[{i}].{part}[{j}].metric",
+                        fix=f'did you mean "{near[0]}"?' if near else f"it measures: {', '.join(measured[task])}",
+                    )
 
 
 def decided(statement: StatementSpec, difference: Interval, higher_is_better: bool | None) -> Outcome:

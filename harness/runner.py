@@ -26,6 +26,7 @@ from ..adapters.spec import VariantSpec
 from ..adapters.variants import VariantFactory
 from ..errors import UserError
 from ..files import sha256_json
+from .claims import refuse_unmeasured
 from .contamination import check_contamination
 from .contract import folder_breaches, suite_breaches
 from .divergence import References
@@ -87,6 +88,7 @@ class Runner:
         self._built: dict[str, list[BuiltTask]] = {}
         self._prepared: defaultdict[str, Prepared] = defaultdict(Prepared)  # encoded requests, by tokenizer
         self._references = References()
+        self._untrained: dict[str, str] = {}  # adapters that could not be trained, and why
 
     def run(self) -> Outcome:
         """Run every selected cell that is not there yet.
@@ -103,7 +105,9 @@ class Runner:
                 base = load_base(self.suite.base, offline=self.options.offline, weights=self._weights)
             pinned = pin_ahead(base.model) if self.device.type == "cuda" else None
             self._choose(base)
-            self._work_ahead(base, self._tasks_for(base.tokenizer))
+            tasks = self._tasks_for(base.tokenizer)
+            refuse_unmeasured(self.suite.claims, [built.info for built in tasks])
+            self._work_ahead(base, tasks)
             adapters = self._adapters(base)
             weights = base_parts(base)["base"] if adapters else None
             for name, files in adapters.items():
@@ -181,16 +185,24 @@ class Runner:
         threading.Thread(target=work, name="ahead", daemon=True).start()
 
     def _adapters(self, base: LoadedBase) -> dict[str, AdapterFiles]:
-        """Find, or train, the adapters that the selected variants need."""
-        wanted = {variant.adapter for variant in self.selection.order if variant.adapter}
+        """Find, or train, the adapters that the selected variants need.
+
+        One that cannot be trained (a loss that is not finite, data that is not there) leaves its variants unmade.
+        """
+        used = {variant.adapter for variant in self.selection.order if variant.adapter}
+        wanted = {name: spec for name, spec in self.suite.adapters.items() if name in used}
+        self._refuse_recipes([spec.recipe for spec in wanted.values() if spec.recipe is not None])
         found: dict[str, AdapterFiles] = {}
-        for name, spec in self.suite.adapters.items():
-            if name not in wanted:
-                continue
+        for name, spec in wanted.items():
             training: dict[str, Any] | None = None
             contamination: list[Contamination] = []
             if spec.recipe is not None:
-                found[name], trained = self._train(name, spec.recipe, base)
+                try:
+                    found[name], trained = self._train(name, spec.recipe, base)
+                except UserError as error:
+                    self._untrained[name] = f"its adapter {name} could not be trained: {error}"
+                    self.progress.say(f"✗ {name}: {error}", style="red")
+                    continue
                 training = trained.record
                 with self._said(f"looking for items in what {name} was trained on"):
                     contamination = check_contamination(trained.texts, self._tasks_for(base.tokenizer))
@@ -209,6 +221,21 @@ class Runner:
                 )
             )
         return found
+
+    @staticmethod
+    def _refuse_recipes(recipes: list[str]) -> None:
+        """Refuse what a recipe's settings may not be before the first of them is trained.
+
+        Raises:
+            UserError: for the first fault.
+        """
+        if recipes:
+            from ..adapters.recipe import read_recipe
+            from ..adapters.recipe_table import find_recipe
+            from ..adapters.settings import refuse_settings
+
+            for recipe in recipes:
+                refuse_settings(read_recipe(find_recipe(recipe)))
 
     def _warn(self, breaches: list[str]) -> None:
         """Say what a suite asks of an adapter otherwise than it was trained to be asked; once."""
@@ -244,19 +271,20 @@ class Runner:
             info = VariantInfo(
                 name=spec.name, kind=spec.kind, adapter=spec.adapter, quantization=spec.quantization, merge=spec.merge
             )
-            if spec.name in made:
+            if spec.name in made and spec.adapter not in self._untrained:
                 info.parts = factory.parts(spec)
                 info.identity = sha256_json(info.parts)
-            if spec.name in selected:
+            if spec.name in selected and spec.adapter not in self._untrained:
                 for built in self._asked(factory.tokenizer(spec), spec.name):
                     reference = self._reference(factory, spec, built)
                     hashes[spec.name, built.info.name] = cell_hash(
                         factory.identity(spec), built, self.suite, self.device.type, reference=reference
                     )
             infos.append(info)
-        first = factory.tokenizer(self.selection.variants[0])
+        first = next((spec for spec in self.selection.variants if spec.adapter not in self._untrained), None)
+        tokenizer = factory.base.tokenizer if first is None else factory.tokenizer(first)
         self._hashes = hashes
-        self.state.announce(infos, [built.info for built in self._tasks_for(first)], hashes)
+        self.state.announce(infos, [built.info for built in self._tasks_for(tokenizer)], hashes)
 
     def _reference(self, factory: VariantFactory, spec: VariantSpec, built: BuiltTask) -> str | None:
         """The identity of the variant whose distributions a task's divergence is measured from.
@@ -268,6 +296,8 @@ class Runner:
             return None
         name = built.spec.divergence.reference
         reference = next(one for one in self.suite.all_variants() if one.name == name)
+        if reference.adapter in self._untrained:
+            return None
         if factory.parts(reference)["tokenizer"] != factory.parts(spec)["tokenizer"]:
             raise UserError(
                 f"the tokenizers of {spec.name} and {name} differ: their next tokens are not the same things",
@@ -314,6 +344,9 @@ class Runner:
     # ---- cells
 
     def _run_variant(self, factory: VariantFactory, spec: VariantSpec, finisher: Finisher) -> None:
+        if spec.adapter in self._untrained:
+            self._unmade(factory, spec, finisher)
+            return
         tokenizer = factory.tokenizer(spec)
         asked = self._asked(tokenizer, spec.name) if spec in self.selection.variants else []
         waiting = [built for built in asked if not self.state.is_done(spec.name, built.info.name)]
@@ -353,6 +386,13 @@ class Runner:
         del variant, run
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
+
+    def _unmade(self, factory: VariantFactory, spec: VariantSpec, finisher: Finisher) -> None:
+        """Put down every cell of a variant whose adapter is not there."""
+        error = self._untrained[str(spec.adapter)]
+        self.state.variant(spec.name).error = error
+        for built in self._asked(factory.base.tokenizer, spec.name) if spec in self.selection.variants else []:
+            finisher.failed(CellResult(variant=spec.name, task=built.info.name), error)
 
     @contextmanager
     def _said(self, what: str) -> Iterator[None]:

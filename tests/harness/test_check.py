@@ -121,6 +121,35 @@ than = 0.5
 task = ["mini_piqa", "mini_pika"] #<-
 expect = "better"
 
+## claims that nothing can decide
+> tasks[0].variants[1] | the variant "base" is named twice
+> claims[0].holds[0].variant | the task "mini_piqa" is not asked of the variant "other"
+> claims[0].given[0].than | "base" is compared with itself
+[[variants]]
+name = "base"
+[[variants]]
+name = "other"
+[[tasks]]
+name = "mini_piqa"
+variants = [
+"base",
+"base", #<-
+]
+[[tasks]]
+name = "mini_arc_easy"
+[[claims]]
+says = "it learns"
+[[claims.holds]]
+variant = "other" #<-
+than = 0.5
+task = "mini_piqa"
+expect = "better"
+[[claims.given]]
+variant = "base"
+than = "base" #<-
+task = "mini_arc_easy"
+expect = "better"
+
 ## a variant that nothing is asked of
 ? | no task is asked of the variant "other" | ask one
 [[variants]]

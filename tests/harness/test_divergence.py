@@ -153,6 +153,28 @@ def test_claims_change_nothing_that_is_asked(phibench: Command, suite: Path, tmp
     assert "refuted: it is the same" in ended.all
 
 
+def test_a_claim_on_what_is_not_measured_is_refused_before_anything_is_asked(
+    phibench: Command, suite: Path, tmp_path: Path
+) -> None:
+    text = suite.read_text(encoding="utf-8")
+    suite.write_text(text.replace('"kl_divergence"', '"kl_divergense"'), encoding="utf-8")
+    ended = phibench("run", suite, "--out", tmp_path / "out")
+    assert ended.code == 2
+    assert 'claims[0].holds[0].metric: the task "mini_webglm_qa_loss" does not measure "kl_divergense"' in ended.all
+    assert 'did you mean "kl_divergence"?' in ended.all
+    assert not (tmp_path / "out" / "results.json").exists()
+
+
+def test_only_what_the_selected_tasks_are_asked_of_is_made(phibench: Command, suite: Path, tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    ended = phibench("run", suite, "--out", out, "--limit", 2, "--only", "mini_arc_easy")
+    assert ended.code == 0, ended.all
+    assert [v.name for v in read_manifest(out).variants if v.identity] == ["base", "adapter"]
+    ended = phibench("run", suite, "--out", out, "--limit", 2, "--only", "mini_arc_easy", "--only", "merged")
+    assert ended.code == 2
+    assert "none of these tasks is asked of these variants" in ended.all
+
+
 def test_a_task_that_scores_no_answer_has_no_divergence(phibench: Command, suite: Path, tmp_path: Path) -> None:
     text = suite.read_text(encoding="utf-8").replace('"mini_webglm_qa_loss"', '"mini_piqa"')
     suite.write_text(text, encoding="utf-8")

@@ -1,0 +1,109 @@
+"""Runs that train: what a bad recipe stops, what it does not, and what is told of an adapter's contract."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from phibench.harness.results import read_manifest, read_results
+from support.command import Command
+from support.tiny import save_tiny_model
+
+RECIPE = """
+name = "{name}"
+[data]
+format = "instructions"
+train.file = "rows.jsonl"
+[lora]
+r = 2
+target_modules = ["q_proj"]
+[training]
+max_steps = 2
+max_length = {length}
+per_device_train_batch_size = 2
+gradient_checkpointing = false
+{more}
+"""
+SUITE = """
+name = "two"
+[base]
+model = "{base}"
+max_length = 200
+[[variants]]
+name = "base"
+[adapters.good]
+recipe = "good.toml"
+[adapters.bad]
+recipe = "bad.toml"
+[[variants]]
+name = "good"
+adapter = "good"
+[[variants]]
+name = "bad"
+adapter = "bad"
+[[tasks]]
+name = "mini_piqa"
+"""
+
+
+@pytest.fixture
+def suite(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("PHIBENCH_CACHE", str(tmp_path / "cache"))
+    rows = [{"instruction": f"Say {n}.", "output": f"It is {n}."} for n in range(4)]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    base = save_tiny_model(tmp_path / "base")
+    path = tmp_path / "suite.toml"
+    path.write_text(SUITE.format(base=base))
+    return path
+
+
+def write(suite: Path, name: str, more: str = "", length: int = 200) -> None:
+    (suite.parent / f"{name}.toml").write_text(RECIPE.format(name=name, more=more, length=length))
+
+
+def test_a_training_that_fails_leaves_its_own_variants_unmade(phibench: Command, suite: Path, tmp_path: Path) -> None:
+    write(suite, "good")
+    write(suite, "bad", "learning_rate = 1e30\nmax_grad_norm = 0.0\noptim = 'sgd'")
+    out = tmp_path / "out"
+    ended = phibench("run", suite, "--out", out, "--limit", 3)
+    assert ended.code == 3, ended.all
+    assert "is not finite" in ended.all or "loss is nan" in ended.all
+    status = {cell.variant: cell.status for cell in read_results(out).cells}
+    assert status == {"base": "done", "good": "done", "bad": "failed"}
+    told = {variant.name: variant.error for variant in read_manifest(out).variants}
+    assert told["good"] is None
+    assert "its adapter bad could not be trained" in str(told["bad"])
+    assert "could not be trained" in (out / "report.md").read_text(encoding="utf-8")
+    write(suite, "bad")  # mended: the same command goes on, and asks only what is missing
+    ended = phibench("run", suite, "--out", out, "--limit", 3)
+    assert ended.code == 0, ended.all
+    assert ended.all.count("every cell is already here") == 2
+
+
+def test_a_setting_that_cannot_be_is_told_before_anything_is_trained(
+    phibench: Command, suite: Path, tmp_path: Path
+) -> None:
+    write(suite, "good")
+    write(suite, "bad", "learning_rat = 0.1")
+    ended = phibench("run", suite, "--out", tmp_path / "out", "--limit", 3)
+    assert ended.code == 2
+    assert "learning_rat" in ended.all
+    assert "trained good" not in ended.all
+
+
+def test_what_breaks_a_contract_stands_in_the_manifest_and_the_report(
+    phibench: Command, suite: Path, tmp_path: Path
+) -> None:
+    write(suite, "good", length=100)
+    write(suite, "bad")
+    out = tmp_path / "out"
+    ended = phibench("run", suite, "--out", out, "--limit", 3)
+    assert ended.code == 0, ended.all
+    [warning] = read_manifest(out).warnings
+    assert warning == "adapters.good: it was trained on at most 100 tokens; base.max_length = 200 asks it more"
+    assert warning in ended.all.replace("\n", " ")
+    assert "at most 100 tokens" in (out / "report.md").read_text(encoding="utf-8")
+    assert phibench("run", suite, "--out", out, "--limit", 3).code == 0  # nothing left to ask: it stays
+    assert read_manifest(out).warnings == [warning]
