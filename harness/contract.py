@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -42,7 +42,20 @@ def _breaches_of(suite: Suite, name: str, spec: AdapterSpec) -> list[str]:
     return folder_breaches(suite, name, Path(spec.path)) if spec.path is not None else []
 
 
-def folder_breaches(suite: Suite, name: str, folder: Path, base: str | None = None) -> list[str]:
+def token_names(tokenizer: Any) -> dict[str, str | None]:
+    """The tokens that begin, end and fill a text, by the names that a training record has for them."""
+    return {"bos": tokenizer.bos_token, "eos": tokenizer.eos_token, "pad": tokenizer.pad_token}
+
+
+def folder_breaches(
+    suite: Suite,
+    name: str,
+    folder: Path,
+    base: str | None = None,
+    *,
+    tokens: Mapping[str, str | None] | None = None,
+    modules: Collection[str] | None = None,
+) -> list[str]:
     """What breaks the contract of an adapter that is a folder.
 
     Args:
@@ -50,6 +63,8 @@ def folder_breaches(suite: Suite, name: str, folder: Path, base: str | None = No
         name: the adapter's name in it.
         folder: the adapter.
         base: what the suite's base is, as an identity has it, where that is known.
+        tokens: those of the tokenizer that it is asked with, where it does not carry its own; None: not known.
+        modules: the names of the base's modules, without what holds them; None: not known.
 
     Raises:
         OSError: it has no adapter_config.json.
@@ -62,7 +77,9 @@ def folder_breaches(suite: Suite, name: str, folder: Path, base: str | None = No
         recipe = Recipe.model_validate(record["recipe"], strict=False) if "recipe" in record else None
     except ValidationError:
         recipe = None  # another version's
-    return breaches(suite, name, config=config, recipe=recipe, parts=record.get("parts"), base=base)
+    found = breaches(suite, name, config=config, recipe=recipe, parts=record.get("parts"), base=base)
+    more = [*_tokens(record.get("tokens"), tokens), *_modules(config.get("target_modules"), modules)]
+    return found + [f"adapters.{name}: {what}" for what in more]
 
 
 def breaches(
@@ -95,6 +112,24 @@ def breaches(
     if dtype is not None and suite.base.dtype not in ("auto", dtype):
         found.append(f"it was trained on a base in {dtype}; base.dtype is {suite.base.dtype}")
     return [f"adapters.{name}: {what}" for what in found]
+
+
+def _tokens(trained: Any, asked: Mapping[str, str | None] | None) -> list[str]:
+    """Tokens that training had otherwise. Padding is masked on both sides: another padding token breaks nothing."""
+    if not isinstance(trained, Mapping) or asked is None:
+        return []
+    return [
+        f"it was trained with {trained[key]!r} {what}; the tokenizer that it is asked with has {asked[key]!r}"
+        for key, what in (("bos", "before a text"), ("eos", "at the end of a text"))
+        if key in trained and trained[key] != asked[key]
+    ]
+
+
+def _modules(targets: Any, known: Collection[str] | None) -> list[str]:
+    if not isinstance(targets, list) or known is None:
+        return []  # a pattern, or a word that stands for all of them
+    missing = sorted(str(target) for target in targets if str(target).rpartition(".")[2] not in known)
+    return [f"it targets {', '.join(missing)}, of which the base has no module"] if missing else []
 
 
 def _base(suite: Suite, config: Mapping[str, Any]) -> list[str]:
@@ -141,10 +176,11 @@ def _prompts(suite: Suite, recipe: Recipe) -> list[str]:
 
 
 def _quantization(suite: Suite, name: str, recipe: Recipe) -> list[str]:
-    used = {v.quantization for v in suite.all_variants() if v.adapter == name and v.quantization}
+    asked = [variant for variant in suite.all_variants() if variant.adapter == name]
+    used = {variant.quantization for variant in asked if variant.quantization}
     if recipe.quantization is None:
         return ["it was trained on a base that is not quantised"] if used else []
-    found = []
+    found = ["it was trained on a quantised base, and no variant asks it on one"] if asked and not used else []
     for quantization in sorted(used & suite.quantizations.keys()):
         keys = _differing(recipe.quantization, suite.quantizations[quantization])
         if keys:

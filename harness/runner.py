@@ -14,12 +14,12 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
 from .. import __version__
-from ..adapters.adapter_files import AdapterFiles, find_adapter
+from ..adapters.adapter_files import AdapterFiles
 from ..adapters.base import LoadedBase, load_base, pin_ahead
 from ..adapters.identity import base_parts, tokenizer_hash
 from ..adapters.spec import VariantSpec
@@ -27,8 +27,7 @@ from ..adapters.variants import VariantFactory
 from ..errors import UserError
 from ..files import sha256_json
 from .claims import refuse_unmeasured
-from .contamination import check_contamination
-from .contract import folder_breaches, suite_breaches
+from .contract import folder_breaches, suite_breaches, token_names
 from .divergence import References
 from .engine.base import context_length, render_chat
 from .engine.requests import Encoder, Prepared
@@ -36,15 +35,13 @@ from .environment import choose_device, hardware, versions
 from .finishing import Finisher
 from .plan import RunOptions, cell_hash, select, suite_hash
 from .progress import RunProgress
-from .results import AdapterInfo, CellResult, Contamination, FileHash, Manifest, VariantInfo
+from .results import CellResult, FileHash, Manifest, VariantInfo
+from .run_adapters import RunAdapters
 from .run_folder import RunFolder
 from .run_state import RunState, now
 from .suite_file import SuiteFile
 from .tasks import BuiltTask, Prompting, build, load_tasks
 from .variant_run import VariantRun
-
-if TYPE_CHECKING:
-    from ..adapters.train import Trained
 
 _log = logging.getLogger(__name__)
 
@@ -88,7 +85,7 @@ class Runner:
         self._built: dict[str, list[BuiltTask]] = {}
         self._prepared: defaultdict[str, Prepared] = defaultdict(Prepared)  # encoded requests, by tokenizer
         self._references = References()
-        self._untrained: dict[str, str] = {}  # adapters that could not be trained, and why
+        self._adapters = RunAdapters(progress, self.device, seed=file.suite.seeds.training, offline=options.offline)
 
     def run(self) -> Outcome:
         """Run every selected cell that is not there yet.
@@ -108,10 +105,12 @@ class Runner:
             tasks = self._tasks_for(base.tokenizer)
             refuse_unmeasured(self.suite.claims, [built.info for built in tasks])
             self._work_ahead(base, tasks)
-            adapters = self._adapters(base)
+            adapters = self._find_adapters(base)
             weights = base_parts(base)["base"] if adapters else None
             for name, files in adapters.items():
-                self._warn(folder_breaches(self.suite, name, files.folder, weights))
+                told = None if files.has_tokenizer else token_names(base.tokenizer)
+                modules = {module.rpartition(".")[2] for module, _ in base.model.named_modules()}
+                self._warn(folder_breaches(self.suite, name, files.folder, weights, tokens=told, modules=modules))
             with self._said("preparing the base"):
                 factory = VariantFactory(base, self.suite.quantizations, adapters, self.device)
             self._announce(factory)
@@ -184,58 +183,13 @@ class Runner:
 
         threading.Thread(target=work, name="ahead", daemon=True).start()
 
-    def _adapters(self, base: LoadedBase) -> dict[str, AdapterFiles]:
-        """Find, or train, the adapters that the selected variants need.
-
-        One that cannot be trained (a loss that is not finite, data that is not there) leaves its variants unmade.
-        """
+    def _find_adapters(self, base: LoadedBase) -> dict[str, AdapterFiles]:
+        """Find, or train, the adapters that the selected variants need."""
         used = {variant.adapter for variant in self.selection.order if variant.adapter}
         wanted = {name: spec for name, spec in self.suite.adapters.items() if name in used}
-        self._refuse_recipes([spec.recipe for spec in wanted.values() if spec.recipe is not None])
-        found: dict[str, AdapterFiles] = {}
-        for name, spec in wanted.items():
-            training: dict[str, Any] | None = None
-            contamination: list[Contamination] = []
-            if spec.recipe is not None:
-                try:
-                    found[name], trained = self._train(name, spec.recipe, base)
-                except UserError as error:
-                    self._untrained[name] = f"its adapter {name} could not be trained: {error}"
-                    self.progress.say(f"✗ {name}: {error}", style="red")
-                    continue
-                training = trained.record
-                with self._said(f"looking for items in what {name} was trained on"):
-                    contamination = check_contamination(trained.texts, self._tasks_for(base.tokenizer))
-            else:
-                found[name] = find_adapter(name, spec, offline=self.options.offline)
-            files = found[name]
-            self.state.manifest.adapters.append(
-                AdapterInfo(
-                    name=name,
-                    source=files.source,
-                    method=files.method,
-                    sha256=files.sha256,
-                    parameters=files.parameters(),
-                    training=training,
-                    contamination=contamination,
-                )
-            )
-        return found
-
-    @staticmethod
-    def _refuse_recipes(recipes: list[str]) -> None:
-        """Refuse what a recipe's settings may not be before the first of them is trained.
-
-        Raises:
-            UserError: for the first fault.
-        """
-        if recipes:
-            from ..adapters.recipe import read_recipe
-            from ..adapters.recipe_table import find_recipe
-            from ..adapters.settings import refuse_settings
-
-            for recipe in recipes:
-                refuse_settings(read_recipe(find_recipe(recipe)))
+        self._adapters.find(wanted, base, self._tasks_for(base.tokenizer))
+        self.state.manifest.adapters += self._adapters.infos
+        return self._adapters.found
 
     def _warn(self, breaches: list[str]) -> None:
         """Say what a suite asks of an adapter otherwise than it was trained to be asked; once."""
@@ -243,23 +197,6 @@ class Runner:
             if breach not in self.state.warnings:
                 self.state.warnings.append(breach)
                 self.progress.say(f"warning: {breach}", style="yellow")
-
-    def _train(self, name: str, recipe: str, base: LoadedBase) -> tuple[AdapterFiles, Trained]:
-        from ..adapters.train import ensure_trained
-        from .training import say_trained, telling
-
-        with telling(self.progress, name) as on_step:
-            files, trained = ensure_trained(
-                name,
-                recipe,
-                base,
-                self.device,
-                seed=self.suite.seeds.training,
-                on_step=on_step,
-                offline=self.options.offline,
-            )
-        say_trained(self.progress, name, trained.record, is_new=trained.is_new)
-        return files, trained
 
     def _announce(self, factory: VariantFactory) -> None:
         """List every variant and task, and find out which cells are already there."""
@@ -271,17 +208,17 @@ class Runner:
             info = VariantInfo(
                 name=spec.name, kind=spec.kind, adapter=spec.adapter, quantization=spec.quantization, merge=spec.merge
             )
-            if spec.name in made and spec.adapter not in self._untrained:
+            if spec.name in made and spec.adapter not in self._adapters.untrained:
                 info.parts = factory.parts(spec)
                 info.identity = sha256_json(info.parts)
-            if spec.name in selected and spec.adapter not in self._untrained:
+            if spec.name in selected and spec.adapter not in self._adapters.untrained:
                 for built in self._asked(factory.tokenizer(spec), spec.name):
                     reference = self._reference(factory, spec, built)
                     hashes[spec.name, built.info.name] = cell_hash(
                         factory.identity(spec), built, self.suite, self.device.type, reference=reference
                     )
             infos.append(info)
-        first = next((spec for spec in self.selection.variants if spec.adapter not in self._untrained), None)
+        first = next((spec for spec in self.selection.variants if spec.adapter not in self._adapters.untrained), None)
         tokenizer = factory.base.tokenizer if first is None else factory.tokenizer(first)
         self._hashes = hashes
         self.state.announce(infos, [built.info for built in self._tasks_for(tokenizer)], hashes)
@@ -296,7 +233,7 @@ class Runner:
             return None
         name = built.spec.divergence.reference
         reference = next(one for one in self.suite.all_variants() if one.name == name)
-        if reference.adapter in self._untrained:
+        if reference.adapter in self._adapters.untrained:
             return None
         if factory.parts(reference)["tokenizer"] != factory.parts(spec)["tokenizer"]:
             raise UserError(
@@ -344,7 +281,7 @@ class Runner:
     # ---- cells
 
     def _run_variant(self, factory: VariantFactory, spec: VariantSpec, finisher: Finisher) -> None:
-        if spec.adapter in self._untrained:
+        if spec.adapter in self._adapters.untrained:
             self._unmade(factory, spec, finisher)
             return
         tokenizer = factory.tokenizer(spec)
@@ -389,7 +326,7 @@ class Runner:
 
     def _unmade(self, factory: VariantFactory, spec: VariantSpec, finisher: Finisher) -> None:
         """Put down every cell of a variant whose adapter is not there."""
-        error = self._untrained[str(spec.adapter)]
+        error = self._adapters.untrained[str(spec.adapter)]
         self.state.variant(spec.name).error = error
         for built in self._asked(factory.base.tokenizer, spec.name) if spec in self.selection.variants else []:
             finisher.failed(CellResult(variant=spec.name, task=built.info.name), error)

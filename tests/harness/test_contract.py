@@ -81,6 +81,27 @@ def test_breaches(asked: Suite, trained: dict[str, Any], says: str) -> None:
     assert any(says in breach and breach.startswith("adapters.a: ") for breach in found), found
 
 
+def test_trained_on_a_quantised_base_and_asked_on_none() -> None:
+    fields = suite().model_dump(exclude_none=True)
+    plain = Suite.model_validate({**fields, "quantizations": {}, "variants": [{"name": "x", "adapter": "a"}]})
+    [told] = breaches(plain, "a", recipe=recipe())
+    assert told == "adapters.a: it was trained on a quantised base, and no variant asks it on one"
+
+
+def test_tokens_and_modules_of_a_folder(tmp_path: Path) -> None:
+    config = {"base_model_name_or_path": "smollm2-135m", "target_modules": ["q_proj", "fc1", "layers.0.v_proj"]}
+    (tmp_path / "adapter_config.json").write_text(json.dumps(config))
+    tokens = {"bos": None, "eos": "<|im_end|>", "pad": "<PAD>", "chat_template": None}
+    (tmp_path / "phibench_training.json").write_text(json.dumps({"tokens": tokens}))
+    asked = {"bos": None, "eos": "<|endoftext|>", "pad": "<|endoftext|>"}
+    assert folder_breaches(suite(), "a", tmp_path, tokens=asked, modules={"q_proj", "v_proj", "layers"}) == [
+        "adapters.a: it was trained with '<|im_end|>' at the end of a text;"
+        " the tokenizer that it is asked with has '<|endoftext|>'",
+        "adapters.a: it targets fc1, of which the base has no module",
+    ]
+    assert folder_breaches(suite(), "a", tmp_path, tokens={**asked, "eos": "<|im_end|>"}) == []
+
+
 def test_trained_without_quantisation() -> None:
     plain = recipe("webglm-qlora-small").model_copy(update={"quantization": None})
     assert breaches(suite(), "a", recipe=plain) == ["adapters.a: it was trained on a base that is not quantised"]
