@@ -13,7 +13,7 @@ import torch
 from trl import SFTTrainer
 
 from .encode import IGNORED
-from .watch import Measured
+from .watch import Measured, nothing_held_out
 
 _log = logging.getLogger(__name__)
 
@@ -76,6 +76,9 @@ class CompletionTrainer(Measured, SFTTrainer):
         """The mean loss of the labelled tokens, in nats: the sum over all of them, over their number.
 
         transformers' own is a mean over batches of their means, and so depends on the batch size.
+
+        Raises:
+            UserError: where nothing that is held out is labelled.
         """
         loader = self.get_eval_dataloader(eval_dataset)
         model = self.model
@@ -89,7 +92,9 @@ class CompletionTrainer(Measured, SFTTrainer):
                 total += float(loss)
                 tokens += int(count)
         model.train(was_training)
-        metrics = {f"{metric_key_prefix}_loss": total / max(tokens, 1), f"{metric_key_prefix}_tokens": float(tokens)}
+        if not tokens:
+            raise nothing_held_out("none of the held-out rows has a token to learn")
+        metrics = {f"{metric_key_prefix}_loss": total / tokens, f"{metric_key_prefix}_tokens": float(tokens)}
         return self.told(metrics)
 
     @staticmethod

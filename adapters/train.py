@@ -17,6 +17,7 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from .. import __version__
 from ..errors import UserError
 from ..files import find_change, hash_files, sha256_json, write_text
 from .adapter_files import LEFT_OUT, TRAINING, AdapterFiles, read_adapter
@@ -200,6 +201,7 @@ def _parts(
     special = special_tokens(base.tokenizer, *recipe.tokenizer.add_tokens)
     spelt = any(special.search(text) for _, row in rows.rows for text in strings(row))
     return {
+        "version:phibench": __version__,  # of this code, however it is installed
         "recipe": sha256_json({**told, "data": data, "limits": limits, "training": training}),
         "prompts": sample_hash(recipe, rows, base.tokenizer),
         "data": rows.sha256,

@@ -20,6 +20,7 @@ from .encode import Encoded, encode_pairs, encode_rows
 from .formats import CHAT_TEMPLATES
 from .quantize import copy_of
 from .recipe import Recipe
+from .refusals import needs_reporters, refuse_unknown_modules
 from .rows import Rows
 from .settings import refuse_settings, refused
 from .watch import Step, Watch
@@ -122,7 +123,7 @@ def sample_hash(recipe: Recipe, rows: Rows, tokenizer: Any) -> str:
 
 
 def needs_trl(recipe: Recipe) -> None:
-    """Refuse to go on without trl, or without DeepSpeed where the recipe asks for it.
+    """Refuse to go on without trl, or without what the recipe asks for: DeepSpeed, a package that reports.
 
     Raises:
         UserError: when it is not installed.
@@ -136,6 +137,7 @@ def needs_trl(recipe: Recipe) -> None:
         raise UserError(
             "it needs DeepSpeed", where=recipe.where("training.deepspeed"), fix='pip install "phibench[deepspeed]"'
         )
+    needs_reporters(recipe)
 
 
 def make_trainer(job: Job, on_step: Callable[[Step], None]) -> Made:
@@ -272,6 +274,7 @@ def _trainer(job: Job, config: Any, tokenizer: Any, train: Encoded, held_out: En
     if job.start is not None:
         model = attach(model, job.start, trainable=True)
     elif recipe.lora is not None:
+        refuse_unknown_modules(recipe, model)
         lora = LoraConfig(**{"task_type": "CAUSAL_LM", **recipe.lora})
         if recipe.reference == "model":
             from peft import get_peft_model

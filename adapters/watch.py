@@ -158,6 +158,11 @@ class Watch(TrainerCallback):
         )
 
 
+def nothing_held_out(what: str) -> UserError:
+    """The error of an evaluation without anything to measure, which would be told as a loss of nothing."""
+    return UserError(what, where="data.eval", fix="hold out other rows, or raise training.max_length")
+
+
 def curve_of(history: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A trainer's log, one point a step: `step`, `loss` and `eval_loss` (None: not measured), and what else it has."""
     points: dict[int, dict[str, Any]] = {}

@@ -15,6 +15,7 @@ from phibench.adapters import train as module
 from phibench.adapters.base import LoadedBase
 from phibench.adapters.recipe import read_recipe
 from phibench.adapters.train import Trained, train
+from phibench.errors import UserError
 from support.models import CPU, load
 
 ROWS = [
@@ -141,6 +142,14 @@ def test_the_measure_does_not_depend_on_the_batch_size(base: LoadedBase, tmp_pat
     four = run(tmp_path, base, "adapters-off", "training.per_device_eval_batch_size=4").record
     for key in ("eval_loss", "eval_accuracy", "eval_margin"):
         assert points(one)[4][key] == pytest.approx(points(four)[4][key], abs=1e-4)
+
+
+def test_no_held_out_pairs_are_no_accuracy(base: LoadedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from phibench.adapters.dpo import PreferenceTrainer
+
+    monkeypatch.setattr(PreferenceTrainer, "get_eval_dataloader", lambda self, dataset=None: [])
+    with pytest.raises(UserError, match="there are no held-out pairs"):
+        run(tmp_path, base, "adapters-off")
 
 
 def test_a_reference_that_moves_is_a_bug_that_shows(
