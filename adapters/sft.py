@@ -21,11 +21,9 @@ _log = logging.getLogger(__name__)
 class CompletionTrainer(Measured, SFTTrainer):
     """Supervised fine-tuning by token-weighted cross-entropy, in float32, of the labelled tokens.
 
-    A batch that the device has no room for is cut into smaller ones, from there on: the loss is a sum over the step's
-    number of tokens, so that its gradients are the same.
+    A batch that the device has no room for is cut into smaller ones, from there on (a checkpoint keeps how small): the
+    loss is the same sum over the step's tokens. Dropout, where there is any, is drawn anew for the smaller batches.
     """
-
-    rows_at_once: int | None = None  # of a batch; None: all of them
 
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
