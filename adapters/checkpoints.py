@@ -15,7 +15,7 @@ COMPLETE = "phibench_complete"  # a checkpoint has this file, with the hashes of
 _log = logging.getLogger(__name__)
 
 
-def mark_whole(folder: Path, **counts: int) -> None:
+def mark_whole(folder: Path, **counts: int | None) -> None:
     """Say of a checkpoint that was just written that it is whole, what its files are, and what was counted so far."""
     write_text(folder / COMPLETE, json.dumps({**counts, "files": hash_files(folder, but=COMPLETE)}))
 
@@ -24,6 +24,11 @@ def counted(checkpoint: Path) -> dict[str, Any]:
     """What :func:`mark_whole` was told of a checkpoint."""
     found: dict[str, Any] = json.loads((checkpoint / COMPLETE).read_text(encoding="utf-8"))
     return found
+
+
+def step_of(checkpoint: Path) -> int:
+    """The step that a checkpoint was written at."""
+    return int(checkpoint.name.partition("-")[2])
 
 
 def last_checkpoint(folder: Path) -> Path | None:
@@ -69,5 +74,5 @@ def _fault(checkpoint: Path) -> str | None:
 
 def _checkpoints(folder: Path) -> list[Path]:
     """The newest first."""
-    found = {int(path.name.partition("-")[2]): path for path in folder.glob("checkpoint-*")}
+    found = {step_of(path): path for path in folder.glob("checkpoint-*")}
     return [found[step] for step in sorted(found, reverse=True)]

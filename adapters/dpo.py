@@ -15,7 +15,7 @@ import torch
 from trl import DPOTrainer
 from trl.trainer.utils import use_adapter
 
-from .watch import Measured
+from .watch import Measured, nothing_held_out
 
 
 class PreferenceTrainer(Measured, DPOTrainer):
@@ -30,7 +30,11 @@ class PreferenceTrainer(Measured, DPOTrainer):
     def evaluate(
         self, eval_dataset: Any = None, ignore_keys: list[str] | None = None, metric_key_prefix: str = "eval"
     ) -> dict[str, float]:
-        """Loss, share of pairs that are right, and mean margin of rewards, over the held-out pairs."""
+        """Loss, share of pairs that are right, and mean margin of rewards, over the held-out pairs.
+
+        Raises:
+            UserError: where there are none.
+        """
         loader = self.get_eval_dataloader(eval_dataset)
         model = self.model
         was_training = model.training
@@ -46,6 +50,8 @@ class PreferenceTrainer(Measured, DPOTrainer):
                 chosen, rejected = (policy - held).chunk(2)
                 margins += (self.beta * (chosen - rejected)).tolist()
         model.train(was_training)
+        if not margins:
+            raise nothing_held_out("there are no held-out pairs")
         self.pairs = margins
         found = torch.tensor(margins, dtype=torch.float64)
         metrics = {

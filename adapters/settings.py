@@ -21,6 +21,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from ..errors import UserError
 from .recipe import Recipe, likely, what_to_do
+from .refusals import refuse_places, refuse_values
 from .spec import broken_rule
 
 _OURS = {Path(__file__).with_name(f"{name}.py") for name in ("sft", "dpo", "watch")}
@@ -47,14 +48,6 @@ _BOUNDS: dict[str, Any] = {
     "save_total_limit": Field(ge=1),
 }
 
-# What would be written where others can read it, or has its own place.
-_NOT_HERE = {
-    "output_dir": "checkpoints have their own place: use --out for the result",
-    "seed": "give the seed with --seed, or as a suite's seeds.training",
-    "hub_token": "a token does not belong in a recipe: huggingface_hub finds its own",
-    "push_to_hub_token": "a token does not belong in a recipe: huggingface_hub finds its own",
-}
-
 
 def refuse_settings(recipe: Recipe) -> None:
     """Refuse a setting that the libraries do not have or take, or that our trainers do not do.
@@ -65,9 +58,7 @@ def refuse_settings(recipe: Recipe) -> None:
     from peft import LoraConfig
     from trl import DPOConfig, SFTConfig
 
-    for key, why in _NOT_HERE.items():
-        if key in recipe.training:
-            raise UserError(why, where=recipe.where(f"training.{key}"), fix="drop it")
+    refuse_places(recipe)
     _hold(recipe, "training", recipe.training, DPOConfig if recipe.method == "dpo" else SFTConfig)
     _hold(recipe, "lora", recipe.lora or {}, LoraConfig)
     ours: dict[str, tuple[Any, ...]] = {
@@ -79,6 +70,7 @@ def refuse_settings(recipe: Recipe) -> None:
         if key in recipe.training and recipe.training[key] not in allowed:
             text = f"{recipe.training[key]!r} is not what phibench's trainer does; it does {allowed[0]!r}"
             raise UserError(text, where=recipe.where(f"training.{key}"), fix="drop it")
+    refuse_values(recipe)
 
 
 @contextmanager

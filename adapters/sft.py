@@ -13,7 +13,7 @@ import torch
 from trl import SFTTrainer
 
 from .encode import IGNORED
-from .watch import Measured
+from .watch import Measured, nothing_held_out
 
 _log = logging.getLogger(__name__)
 
@@ -21,11 +21,9 @@ _log = logging.getLogger(__name__)
 class CompletionTrainer(Measured, SFTTrainer):
     """Supervised fine-tuning by token-weighted cross-entropy, in float32, of the labelled tokens.
 
-    A batch that the device has no room for is cut into smaller ones, from there on: the loss is a sum over the step's
-    number of tokens, so that its gradients are the same.
+    A batch that the device has no room for is cut into smaller ones, from there on (a checkpoint keeps how small): the
+    loss is the same sum over the step's tokens. Dropout, where there is any, is drawn anew for the smaller batches.
     """
-
-    rows_at_once: int | None = None  # of a batch; None: all of them
 
     def training_step(
         self, model: Any, inputs: dict[str, Any], num_items_in_batch: torch.Tensor | int | None = None
@@ -76,6 +74,9 @@ class CompletionTrainer(Measured, SFTTrainer):
         """The mean loss of the labelled tokens, in nats: the sum over all of them, over their number.
 
         transformers' own is a mean over batches of their means, and so depends on the batch size.
+
+        Raises:
+            UserError: where nothing that is held out is labelled.
         """
         loader = self.get_eval_dataloader(eval_dataset)
         model = self.model
@@ -89,7 +90,9 @@ class CompletionTrainer(Measured, SFTTrainer):
                 total += float(loss)
                 tokens += int(count)
         model.train(was_training)
-        metrics = {f"{metric_key_prefix}_loss": total / max(tokens, 1), f"{metric_key_prefix}_tokens": float(tokens)}
+        if not tokens:
+            raise nothing_held_out("none of the held-out rows has a token to learn")
+        metrics = {f"{metric_key_prefix}_loss": total / tokens, f"{metric_key_prefix}_tokens": float(tokens)}
         return self.told(metrics)
 
     @staticmethod

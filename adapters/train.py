@@ -17,17 +17,19 @@ from typing import Any
 import torch
 from filelock import FileLock, Timeout
 
+from .. import __version__
 from ..errors import UserError
 from ..files import find_change, hash_files, sha256_json, write_text
 from .adapter_files import LEFT_OUT, TRAINING, AdapterFiles, read_adapter
 from .base import LoadedBase
 from .bundled import cache_dir
-from .checkpoints import last_checkpoint, take_checkpoint
+from .checkpoints import last_checkpoint, step_of, take_checkpoint
 from .encode import special_tokens
 from .identity import base_parts, tokenizer_hash, version
 from .recipe import Recipe, read_recipe
 from .recipe_table import find_recipe
 from .rows import Rows, read_data, strings
+from .stop import Stop
 from .trainers import Job, make_trainer, needs_trl, sample_hash
 from .watch import Step, curve_of
 
@@ -140,7 +142,7 @@ def train(
             record, notes = _finished(folder)  # another process may just have made it
             if record is None:
                 job = Job(recipe, base, device, seed, rows, held_out, start, work)
-                record = _train_into(folder, job, parts, on_step, notes)
+                record = _train_stoppably(folder, job, parts, on_step, notes)
         gc.collect()  # a trainer is full of cycles: its model and optimizer would stay on the device
     return Trained(folder, record, is_new, [*earlier, *_texts(rows, folder)])
 
@@ -200,6 +202,7 @@ def _parts(
     special = special_tokens(base.tokenizer, *recipe.tokenizer.add_tokens)
     spelt = any(special.search(text) for _, row in rows.rows for text in strings(row))
     return {
+        "version:phibench": __version__,  # of this code, however it is installed
         "recipe": sha256_json({**told, "data": data, "limits": limits, "training": training}),
         "prompts": sample_hash(recipe, rows, base.tokenizer),
         "data": rows.sha256,
@@ -231,7 +234,30 @@ def _alone(work: Path, recipe: Recipe) -> Iterator[None]:
         ) from None
 
 
-def _train_into(folder: Path, job: Job, parts: dict[str, str], on_step: Told, notes: list[str]) -> dict[str, Any]:
+def _train_stoppably(folder: Path, job: Job, parts: dict[str, str], on_step: Told, notes: list[str]) -> dict[str, Any]:
+    """Train as :func:`_train_into` does; a first signal stops it after a step, with a checkpoint there.
+
+    Raises:
+        KeyboardInterrupt: with what the same call then finds.
+    """
+    stop = Stop()
+    try:
+        with stop.listening():
+            return _train_into(folder, job, parts, on_step, notes, stop)
+    except KeyboardInterrupt:
+        kept = last_checkpoint(job.scratch / "trainer")
+        if (folder / TRAINING).is_file():
+            left = "finds what was trained"
+        elif kept is not None:
+            left = f"goes on from the last checkpoint, of step {step_of(kept)}"
+        else:
+            left = "starts anew: no checkpoint was written yet"
+        raise KeyboardInterrupt(left) from None
+
+
+def _train_into(
+    folder: Path, job: Job, parts: dict[str, str], on_step: Told, notes: list[str], stop: Stop
+) -> dict[str, Any]:
     """Train, and move the result into place; a training that is killed is gone on with by the same call.
 
     Returns:
@@ -240,7 +266,7 @@ def _train_into(folder: Path, job: Job, parts: dict[str, str], on_step: Told, no
     started = time.perf_counter()
     recipe = job.recipe
     _log.info("training %s on %d rows", recipe.name, len(job.rows.rows))
-    made = make_trainer(job, on_step)
+    made = make_trainer(job, on_step, stop)
     trainer, watch = made.trainer, made.watch
     for what, names in (
         ("shortened", made.train.shortened),
@@ -251,7 +277,7 @@ def _train_into(folder: Path, job: Job, parts: dict[str, str], on_step: Told, no
             _log.warning("%s: %d of %d rows %s", recipe.name, len(names), len(job.rows.rows), what)
     checkpoint, passed = take_checkpoint(job.scratch / "trainer")
     before = _earlier_seconds(job.scratch)
-    resumed_at = int(checkpoint.name.partition("-")[2]) if checkpoint else None
+    resumed_at = step_of(checkpoint) if checkpoint else None
     if checkpoint is not None:
         trainer.args.eval_on_start = False  # it was evaluated at the start
         watch.go_on_from(checkpoint)
@@ -259,6 +285,8 @@ def _train_into(folder: Path, job: Job, parts: dict[str, str], on_step: Told, no
         trainer.start_clock(resumed_at or 0)
         with made.refused():
             trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+        if trainer.state.global_step < trainer.state.max_steps:
+            stop.interrupt()
     except BaseException:  # Ctrl-C, no room left, a loss that is not finite: a whole checkpoint is gone on from
         write_text(job.scratch / "seconds", str(before + time.perf_counter() - started))
         raise

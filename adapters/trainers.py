@@ -20,8 +20,10 @@ from .encode import Encoded, encode_pairs, encode_rows
 from .formats import CHAT_TEMPLATES
 from .quantize import copy_of
 from .recipe import Recipe
+from .refusals import needs_reporters, refuse_unknown_modules
 from .rows import Rows
 from .settings import refuse_settings, refused
+from .stop import Stop
 from .watch import Step, Watch
 
 
@@ -98,10 +100,11 @@ class Made:
 
     def notes(self) -> list[str]:
         """What a reader of the record should know of how it went."""
-        most = getattr(self.trainer, "rows_at_once", None)
-        return (
-            [] if most is None else [f"there was room for no more than {most} rows at once; the gradients are the same"]
-        )
+        most = self.trainer.rows_at_once
+        if most is None:
+            return []
+        cut = f"there was room for no more than {most} rows at once: the loss is the same sum over a step's tokens"
+        return [f"{cut}; dropout, where there is any, was drawn anew for the smaller batches"]
 
     def evaluate_saved(self) -> dict[str, Any]:
         """Where the best checkpoint is kept rather than the last: which it is, and its own held-out measures."""
@@ -122,7 +125,7 @@ def sample_hash(recipe: Recipe, rows: Rows, tokenizer: Any) -> str:
 
 
 def needs_trl(recipe: Recipe) -> None:
-    """Refuse to go on without trl, or without DeepSpeed where the recipe asks for it.
+    """Refuse to go on without trl, or without what the recipe asks for: DeepSpeed, a package that reports.
 
     Raises:
         UserError: when it is not installed.
@@ -136,10 +139,16 @@ def needs_trl(recipe: Recipe) -> None:
         raise UserError(
             "it needs DeepSpeed", where=recipe.where("training.deepspeed"), fix='pip install "phibench[deepspeed]"'
         )
+    needs_reporters(recipe)
 
 
-def make_trainer(job: Job, on_step: Callable[[Step], None]) -> Made:
+def make_trainer(job: Job, on_step: Callable[[Step], None], stop: Stop) -> Made:
     """Everything up to the first step.
+
+    Args:
+        job: what is trained.
+        on_step: called after every logged step.
+        stop: what hears signals.
 
     Raises:
         UserError: for settings that the libraries refuse, or rows of which none can be trained on.
@@ -157,8 +166,9 @@ def make_trainer(job: Job, on_step: Callable[[Step], None]) -> Made:
     watch = Watch(f"recipe {recipe.name}", on_step, allow_nonfinite=recipe.allow_nonfinite)
     torch.manual_seed(job.seed)
     with refused(recipe):
-        trainer = _trainer(job, config, tokenizer, train, held_out, watch)
+        trainer = _trainer(job, config, tokenizer, train, held_out, [watch, stop])
     trainer.hold()
+    watch.trainer, trainer.stop = trainer, stop
     trainer.remove_callback(PrinterCallback)  # `on_step` shows the progress
     reference = reference_hash(trainer) if recipe.method == "dpo" else None
     return Made(job, trainer, watch, tokenizer, train, held_out, reference)
@@ -258,7 +268,9 @@ def _encoded(job: Job, rows: Rows, tokenizer: Any, config: Any) -> Encoded:
     return found
 
 
-def _trainer(job: Job, config: Any, tokenizer: Any, train: Encoded, held_out: Encoded | None, watch: Watch) -> Any:
+def _trainer(
+    job: Job, config: Any, tokenizer: Any, train: Encoded, held_out: Encoded | None, callbacks: list[Any]
+) -> Any:
     from datasets import Dataset
     from peft import LoraConfig
 
@@ -272,6 +284,7 @@ def _trainer(job: Job, config: Any, tokenizer: Any, train: Encoded, held_out: En
     if job.start is not None:
         model = attach(model, job.start, trainable=True)
     elif recipe.lora is not None:
+        refuse_unknown_modules(recipe, model)
         lora = LoraConfig(**{"task_type": "CAUSAL_LM", **recipe.lora})
         if recipe.reference == "model":
             from peft import get_peft_model
@@ -298,7 +311,7 @@ def _trainer(job: Job, config: Any, tokenizer: Any, train: Encoded, held_out: En
         train_dataset=data,
         eval_dataset=held,
         processing_class=tokenizer,
-        callbacks=[watch],
+        callbacks=callbacks,
         **options,
     )
     _set_dtype(trainer.model, recipe.trainable_dtype, start)

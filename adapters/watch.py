@@ -12,9 +12,12 @@ from typing import Any
 import psutil
 import torch
 from transformers import TrainerCallback
+from transformers.trainer_pt_utils import LengthGroupedSampler
 
 from ..errors import UserError
 from .checkpoints import counted, mark_whole
+from .order import ByLength
+from .stop import Stop
 
 # What the curve keeps of a log entry; other numbers of it are the libraries' own.
 _KEPT = (
@@ -40,6 +43,9 @@ class Measured:
     _since: tuple[float, int | None] | None = None
     _row_step = 0  # the step up to which rows were counted
     held_in: dict[str, torch.dtype]  # the precision of each weight that is trained
+    rows_at_once: int | None = None  # of a batch that the device had no room for; None: all of them
+    stop: Stop | None = None  # what a signal asks for
+    control: Any  # the library's
 
     def hold(self) -> None:
         """Remember the precision of what is trained: peft reads checkpoints in float32, whatever was written."""
@@ -51,8 +57,24 @@ class Measured:
         self._put_back()
 
     def _load_best_model(self) -> None:
+        if self.stop is not None and self.stop.asked and not self._is_done():
+            return  # nothing is saved of it but the checkpoint
         super()._load_best_model()  # type: ignore[misc]
         self._put_back()
+
+    def _run_epoch(self, *args: Any, **options: Any) -> None:
+        if self._is_done():  # gone on from the checkpoint of its last step, within an epoch
+            self.control.should_training_stop = True
+            return
+        super()._run_epoch(*args, **options)  # type: ignore[misc]
+
+    def _get_train_sampler(self, *args: Any, **options: Any) -> Any:
+        sampler = super()._get_train_sampler(*args, **options)  # type: ignore[misc]
+        by_length = isinstance(sampler, LengthGroupedSampler)
+        return ByLength(sampler, self.args.seed) if by_length else sampler  # type: ignore[attr-defined]
+
+    def _is_done(self) -> bool:
+        return bool(self.state.global_step >= self.state.max_steps)  # type: ignore[attr-defined]
 
     def _put_back(self) -> None:
         for name, parameter in self.model.named_parameters():  # type: ignore[attr-defined]
@@ -85,7 +107,7 @@ class Measured:
     def told(self, metrics: dict[str, float]) -> dict[str, float]:
         """Log what an evaluation found, and let the callbacks know of it."""
         self.log(metrics)
-        self.control: Any = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # type: ignore[attr-defined]
+        self.control = self.callback_handler.on_evaluate(self.args, self.state, self.control, metrics)  # type: ignore[attr-defined]
         return metrics
 
     def start_clock(self, step: int = 0) -> None:
@@ -108,11 +130,13 @@ class Watch(TrainerCallback):
         self._allowed = allow_nonfinite
         self.nonfinite_losses = 0
         self.nonfinite_gradients = 0
+        self.trainer: Any = None  # what is watched, once it is there
 
     def go_on_from(self, checkpoint: Path) -> None:
-        """Count on from what was counted when a checkpoint was written."""
+        """Count on from what was counted when a checkpoint was written, with batches as small as they were then."""
         before = counted(checkpoint)
         self.nonfinite_losses, self.nonfinite_gradients = before["nonfinite_losses"], before["nonfinite_gradients"]
+        self.trainer.rows_at_once = before.get("rows_at_once")
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Look at the gradients before they are used."""
@@ -146,7 +170,12 @@ class Watch(TrainerCallback):
         """Mark the checkpoint that was just written as whole."""
         folder = Path(args.output_dir) / f"checkpoint-{state.global_step}"
         if folder.is_dir():
-            mark_whole(folder, nonfinite_losses=self.nonfinite_losses, nonfinite_gradients=self.nonfinite_gradients)
+            mark_whole(
+                folder,
+                nonfinite_losses=self.nonfinite_losses,
+                nonfinite_gradients=self.nonfinite_gradients,
+                rows_at_once=self.trainer.rows_at_once,
+            )
 
     def _refuse(self, what: str, step: int) -> None:
         if self._allowed:
@@ -156,6 +185,11 @@ class Watch(TrainerCallback):
             where=self._where,
             fix="lower learning_rate, train in bfloat16 or float32 rather than float16, or set allow_nonfinite = true",
         )
+
+
+def nothing_held_out(what: str) -> UserError:
+    """The error of an evaluation without anything to measure, which would be told as a loss of nothing."""
+    return UserError(what, where="data.eval", fix="hold out other rows, or raise training.max_length")
 
 
 def curve_of(history: list[dict[str, Any]]) -> list[dict[str, Any]]:

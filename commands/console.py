@@ -52,19 +52,34 @@ def stoppable(what_is_left: str) -> Iterator[None]:
     """Let Ctrl-C, and a polite kill like it, end the command in a line and its exit code.
 
     Args:
-        what_is_left: what the same command finds when it is given again.
+        what_is_left: what the same command does when it is given again, where what was stopped does not tell.
     """
     polite_kill()
     try:
         yield
-    except KeyboardInterrupt:
-        interrupted(what_is_left)
+    except KeyboardInterrupt as stopped:
+        interrupted(str(stopped) or what_is_left)
 
 
 def interrupted(what_is_left: str) -> NoReturn:
     """Say that the command was stopped, and end it."""
     say(f"interrupted; the same command {what_is_left}", ERR)
     raise typer.Exit(Exit.INTERRUPTED) from None
+
+
+class _Said(logging.Handler):
+    """Says what is logged on the terminal."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage(), ERR, style="yellow")
+
+
+def say_stops() -> None:
+    """Say on the terminal that a training was asked to stop and does so after its step, however quiet the log is."""
+    log = logging.getLogger(f"{__package__.rpartition('.')[0]}.adapters.stop")
+    log.setLevel(logging.WARNING)
+    if not any(isinstance(handler, _Said) for handler in log.handlers):
+        log.addHandler(_Said())
 
 
 def polite_kill() -> None:

@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from ..errors import Exit
-from .console import ERR, interrupted, log_to, polite_kill, quieten, say
+from .console import ERR, interrupted, log_to, polite_kill, quieten, say, say_stops
 from .options import Offline, Quiet, SuiteName, Verbose
 
 if TYPE_CHECKING:
@@ -65,6 +65,8 @@ def run(
         if resume is False:
             folder.clear()
         log_to(folder.log, verbose=verbose)
+        if not verbose:
+            say_stops()
         _run_and_report(file, options, folder, Console(quiet=quiet))
 
 

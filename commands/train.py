@@ -10,7 +10,7 @@ import typer
 from rich.console import Console
 
 from ..errors import UserError
-from .console import quieten, say, stoppable
+from .console import quieten, say, say_stops, stoppable
 from .options import Offline, Verbose
 
 
@@ -23,7 +23,9 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="Copy the result to this folder, which must not be there. Default: the cache.")
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the order of rows, dropout and first weights.")] = 0,
+    seed: Annotated[
+        int, typer.Option(min=0, max=2**32 - 1, help="Of the order of rows, dropout and first weights.")
+    ] = 0,
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, ...; auto: the GPU where there is one.")] = "auto",
     offline: Offline = False,
     verbose: Verbose = False,
@@ -31,8 +33,8 @@ def train(
 ) -> None:
     """Train a recipe on the base it names; what was trained before is found again.
 
-    A training that was stopped goes on from its last checkpoint when the same command is given again. A suite that
-    names the recipe and has the same base finds the result, too.
+    Ctrl-C stops it after the step under way, with a checkpoint there; a second one at once. The same command then goes
+    on from the last checkpoint. A suite that names the recipe and has the same base finds the result, too.
     """
     from ..adapters.recipe import read_recipe
     from ..adapters.recipe_table import find_recipe
@@ -46,10 +48,11 @@ def train(
     if not verbose:
         logging.getLogger().setLevel(logging.ERROR)
         logging.getLogger("py.warnings").addHandler(logging.NullHandler())
+    say_stops()
 
     from ..harness.progress import RunProgress
     from ..harness.training import train_recipe
 
-    with stoppable("goes on from the last checkpoint"), RunProgress(Console(quiet=quiet)) as progress:
+    with stoppable("goes on from the last checkpoint, if there is one"), RunProgress(Console(quiet=quiet)) as progress:
         folder = train_recipe(read, path, progress, out=out, seed=seed, device=device, offline=offline)
     say(folder)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.metadata
 import os
 import platform
+import re
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from ..errors import UserError
 if TYPE_CHECKING:
     import torch
 
+_DEVICE = re.compile(r"(cpu|cuda|mps)(:\d{1,3})?")
 PACKAGES = (
     "torch",
     "transformers",
@@ -91,6 +93,12 @@ def choose_device(asked: str) -> torch.device:
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
         return torch.device("cpu")
+    if not _DEVICE.fullmatch(asked):
+        raise UserError(
+            "this device cannot be used: there is none of that name",
+            where=f"device = {asked}",
+            fix="give auto, cpu, cuda, cuda:0 (or another number) or mps; `phibench doctor` shows what is there",
+        )
     try:
         device = torch.device(asked)
         torch.empty(1, device=device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -89,6 +90,10 @@ def test_a_recipe_is_trained_once_and_told_in_a_line(recipe: str, tmp_path: Path
         (["sums.toml", "--set", "max_steps"], "no setting"),
         (["sums.toml", "--set", "base.model=./nowhere"], "no config.json"),
         (["sums.toml", "--device", "cuda:7"], "cuda:7"),
+        (["sums.toml", "--device", "gpu"], "-> give auto, cpu, cuda, cuda:0 (or another number) or mps"),
+        (["sums.toml", "--seed", "-1"], "--seed"),
+        (["sums.toml", "--seed", str(2**32)], "--seed"),
+        (["sums.toml", "--set", "training.report_to=clearml"], "pip install clearml"),
     ],
 )
 def test_mistakes_are_told_without_a_traceback(arguments: list[str], says: str, recipe: str, tmp_path: Path) -> None:
@@ -98,7 +103,7 @@ def test_mistakes_are_told_without_a_traceback(arguments: list[str], says: str, 
     assert "Traceback" not in ended.stdout + ended.stderr
 
 
-def test_ctrl_c_keeps_the_last_checkpoint(recipe: str, tmp_path: Path) -> None:
+def test_ctrl_c_keeps_the_step_under_way(recipe: str, tmp_path: Path) -> None:
     settings = ["--set", "training.max_steps=400", "--set", "training.save_steps=5"]
     command = [sys.executable, "-m", "phibench", "train", recipe, *settings]
     under_way = subprocess.Popen(
@@ -111,8 +116,9 @@ def test_ctrl_c_keeps_the_last_checkpoint(recipe: str, tmp_path: Path) -> None:
     under_way.send_signal(signal.SIGINT)
     _, error = under_way.communicate(timeout=60)
     assert under_way.returncode == 130
-    assert "goes on from the last checkpoint" in error
+    assert "stopping after this step; once more to stop at once" in error
+    [kept] = re.findall("interrupted; the same command goes on from the last checkpoint, of step ([0-9]+)", error)
     assert "Traceback" not in error
     went_on = phibench(tmp_path, recipe, *settings)
     assert went_on.returncode == 0, went_on.stderr
-    assert "gone on from step " in went_on.stdout
+    assert f"gone on from step {kept}" in went_on.stdout

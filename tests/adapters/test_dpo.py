@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from phibench.adapters import train as module
 from phibench.adapters.base import LoadedBase
 from phibench.adapters.recipe import read_recipe
 from phibench.adapters.train import Trained, train
+from phibench.errors import UserError
 from support.models import CPU, load
 
 ROWS = [
@@ -143,6 +146,14 @@ def test_the_measure_does_not_depend_on_the_batch_size(base: LoadedBase, tmp_pat
         assert points(one)[4][key] == pytest.approx(points(four)[4][key], abs=1e-4)
 
 
+def test_no_held_out_pairs_are_no_accuracy(base: LoadedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from phibench.adapters.dpo import PreferenceTrainer
+
+    monkeypatch.setattr(PreferenceTrainer, "get_eval_dataloader", lambda self, dataset=None: [])
+    with pytest.raises(UserError, match="there are no held-out pairs"):
+        run(tmp_path, base, "adapters-off")
+
+
 def test_a_reference_that_moves_is_a_bug_that_shows(
     base: LoadedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -158,6 +169,35 @@ def test_a_reference_that_moves_is_a_bug_that_shows(
     monkeypatch.setattr(module, "make_trainer", loose)
     with pytest.raises(RuntimeError, match="the reference changed"):
         run(tmp_path, base, "frozen-adapter")
+
+
+@pytest.mark.parametrize("way", ["model", "frozen-adapter"])
+def test_a_stopped_tuning_ends_like_one_that_was_not(
+    way: str, base: LoadedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from phibench.adapters.dpo import PreferenceTrainer
+
+    own = PreferenceTrainer.training_step
+
+    def sends(self: Any, *args: Any, **options: Any) -> Any:
+        if self.state.global_step == 1:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return own(self, *args, **options)
+
+    settings = ["training.save_steps=4"]
+    run(tmp_path, base, way, *settings, "training.max_steps=1")  # what it starts from
+    with monkeypatch.context() as patched:
+        patched.setattr(PreferenceTrainer, "training_step", sends)
+        with pytest.raises(KeyboardInterrupt, match="of step 2"):
+            run(tmp_path, base, way, *settings)
+    made = run(tmp_path, base, way, *settings)
+    assert made.record["resumed_at"] == 2
+    monkeypatch.setenv("PHIBENCH_CACHE", str(tmp_path / "another"))
+    whole = run(tmp_path, base, way, *settings)
+    assert points(made.record).keys() == points(whole.record).keys()
+    assert made.record["held_out_margins"] == whole.record["held_out_margins"]
+    ours, theirs = (load_file(one.folder / "adapter_model.safetensors") for one in (made, whole))
+    assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "auto"])

@@ -13,6 +13,7 @@ from phibench.adapters.base import LoadedBase
 from phibench.adapters.recipe import read_recipe
 from phibench.adapters.sft import CompletionTrainer, _parts
 from phibench.adapters.train import Trained
+from phibench.adapters.watch import Step
 from phibench.errors import UserError
 from support.recipes import RECIPE, trained, write
 
@@ -87,6 +88,32 @@ def test_where_there_is_no_room_the_batch_is_cut(
     assert losses(cut) == pytest.approx(losses(apart), rel=1e-4)
     torch.testing.assert_close(weights(cut), weights(apart), rtol=2e-3, atol=2e-4)
     assert "no more than 2 rows" in cut.record["notes"][0]
+
+
+def test_a_training_that_goes_on_keeps_its_batches_small(
+    base: LoadedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Dropout is drawn by the batch: with room again, the same weights come from the same cut."""
+
+    def stop(step: Step) -> None:
+        if step.step == 3:
+            raise KeyboardInterrupt
+
+    path, settings = write(tmp_path), [*JOINED, "lora.lora_dropout=0.2", "training.max_steps=4"]
+    with monkeypatch.context() as patched:
+        small_room(patched, 2)
+        with pytest.raises(KeyboardInterrupt):
+            trained(path, base, *settings, on_step=stop)
+    made = trained(path, base, *settings)
+    assert made.record["resumed_at"] == 2
+    [note] = made.record["notes"]
+    assert note.startswith("there was room for no more than 2 rows at once: the loss is the same sum")
+    assert note.endswith("dropout, where there is any, was drawn anew for the smaller batches")
+    monkeypatch.setenv("PHIBENCH_CACHE", str(tmp_path / "another"))
+    small_room(monkeypatch, 2)
+    whole = trained(path, base, *settings)
+    assert losses(made) == losses(whole)
+    assert torch.equal(weights(made), weights(whole))
 
 
 def test_one_row_that_has_no_room_is_an_error(

@@ -41,6 +41,30 @@ BAD = {
     "training.output_dir=elsewhere": ("checkpoints have their own place", "drop it"),
     "training.seed=7": ("give the seed with --seed", "drop it"),
     "training.hub_token=hf_secret": ("a token does not belong in a recipe", "drop it"),
+    "training.push_to_hub=true": ("a training publishes nothing", "publishing is `phibench push`'s"),
+    "training.push_to_hub=false": ("a training publishes nothing", "publishing is `phibench push`'s"),
+    "training.push_to_hub_model_id=mine": ("a training publishes nothing", "publishing is `phibench push`'s"),
+    "training.hub_model_id=me/mine": ("a training publishes nothing", "publishing is `phibench push`'s"),
+    "training.hub_always_push=true": ("a training publishes nothing", "publishing is `phibench push`'s"),
+    # What would make another result than was promised.
+    "training.save_only_model=true": ("checkpoints without the optimizer cannot be gone on from", "drop it"),
+    "training.ignore_data_skip=true": ("would see rows anew", "drop it"),
+    "training.save_total_limit=1": ("a kill while it is being written leaves none", "give 2 or more"),
+    "training.max_steps=0": ("no step would be trained", "at least 1, or -1"),
+    "training.max_steps=-2": ("must be at least -1 (it is -2)", "give another number"),
+    "training.dataloader_drop_last=true": ("their loss would be that of a part of them", "drop it"),
+    "training.logging_nan_inf_filter=true": ("the last finite loss", "drop it"),
+    "training.chat_template_path=chatml.jinja": ("and not by this template", "tokenizer.chat_template"),
+    "lora.init_lora_weights=pissa": ("would not be what was trained", '"gaussian" or "orthogonal"'),
+    "lora.init_lora_weights=pissa_niter_16": ("would not be what was trained", '"gaussian" or "orthogonal"'),
+    "lora.init_lora_weights=olora": ("would not be what was trained", '"gaussian" or "orthogonal"'),
+    "lora.init_lora_weights=loftq": ("would not be what was trained", '"gaussian" or "orthogonal"'),
+    "lora.task_type=SEQ_CLS": ("phibench trains language models", "drop it"),
+    "lora.inference_mode=true": ("has no weights that are trained", "drop it"),
+    'lora.modules_to_save=["nope"]': ("the base has no module nope", "the keys here are: "),
+    'lora.modules_to_save=["embed_token"]': ("the base has no module embed_token", 'did you mean "embed_tokens"?'),
+    "training.report_to=clearml": ("clearml is not installed", "pip install clearml"),
+    'training.report_to=["none", "comet_ml"]': ("comet_ml is not installed", "pip install comet-ml"),
     "training.label_smoothing_factor=0.5": ("0.5 is not what phibench's trainer does", "drop it"),
     "training.loss_type=dft": ("'dft' is not what phibench's trainer does", "drop it"),
     "training.packing_strategy=wrapped": ("'wrapped' is not what phibench's trainer does", "drop it"),
@@ -61,7 +85,7 @@ def test_a_setting_that_is_refused(setting: str, base: LoadedBase, cache: Path, 
     # The same in the file.
     path = tmp_path / "child.toml"
     key, _, value = setting.partition("=")
-    bare = value[:1] not in "[-0123456789"
+    bare = value[:1] not in "[-0123456789" and value not in ("true", "false")
     path.write_text(f'extends = "tiny"\n{key} = ' + (f'"{value}"' if bare else value) + "\n")
     with pytest.raises(UserError) as caught:
         trained(path, base)
@@ -69,6 +93,40 @@ def test_a_setting_that_is_refused(setting: str, base: LoadedBase, cache: Path, 
     assert fix in str(caught.value.fix)
     assert caught.value.where == f"{path}: {key}"
     assert [entry for entry in cache.glob("*") if (entry / TRAINING).exists()] == []
+
+
+DPO_BAD = {
+    "training.f_divergence_type=js_divergence": "nothing beside it",
+    "training.ld_alpha=0.5": "nothing beside it",
+    "training.use_weighting=true": "nothing beside it",
+    "training.loss_weights=[1.0]": "nothing beside it",
+    "training.label_smoothing=0.1": "nothing beside it",
+    "training.sync_ref_model=true": "the reference stays as it was",
+}
+
+
+@pytest.mark.parametrize("setting", DPO_BAD)
+def test_a_setting_of_preference_tuning_that_is_refused(setting: str) -> None:
+    with pytest.raises(UserError) as caught:
+        refuse_settings(read_recipe(RECIPES / "dpo.toml", [setting]))
+    assert DPO_BAD[setting] in caught.value.what
+    assert (caught.value.where, caught.value.fix) == (f"--set {setting}", "drop it")
+
+
+def test_settings_that_say_what_is_so_anyway_are_taken(tmp_path: Path) -> None:
+    path = write(tmp_path)
+    for setting in (
+        "training.save_only_model=false",
+        "training.dataloader_drop_last=false",
+        "training.max_steps=-1",
+        "training.save_total_limit=2",
+        "lora.task_type=CAUSAL_LM",
+        "lora.init_lora_weights=true",
+        "lora.inference_mode=false",
+    ):
+        refuse_settings(read_recipe(path, [setting]))
+    for setting in ("training.f_divergence_type=reverse_kl", "training.label_smoothing=0.0"):
+        refuse_settings(read_recipe(RECIPES / "dpo.toml", [setting]))
 
 
 QUANTIZATION = {
@@ -115,7 +173,8 @@ def test_a_key_may_have_many_forms(tmp_path: Path) -> None:
     path = write(tmp_path)
     for setting in (
         "lora.init_lora_weights=false",
-        "lora.init_lora_weights=pissa_niter_16",
+        "lora.init_lora_weights=gaussian",
+        "lora.init_lora_weights=orthogonal",
         "lora.rank_pattern={ q_proj = 8 }",
         "lora.target_modules=all-linear",
         "training.warmup_steps=0.1",

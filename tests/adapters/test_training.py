@@ -22,6 +22,7 @@ from phibench.adapters.base import LoadedBase
 from phibench.adapters.checkpoints import COMPLETE, last_checkpoint
 from phibench.adapters.encode import encode_rows
 from phibench.adapters.rows import Rows
+from phibench.adapters.sft import CompletionTrainer
 from phibench.adapters.watch import Step
 from phibench.errors import UserError
 from support.models import load, save_base
@@ -63,6 +64,14 @@ def test_held_out_loss_does_not_depend_on_the_batch_size(size: int, base: Loaded
     found = trained(write(tmp_path), base, f"training.per_device_eval_batch_size={size}", "training.max_steps=1")
     again = trained(write(tmp_path), base, "training.per_device_eval_batch_size=8", "training.max_steps=1")
     assert held_out(found.record)[0] == pytest.approx(held_out(again.record)[0], rel=1e-6)
+
+
+def test_nothing_to_learn_among_what_is_held_out_is_no_loss_of_nothing(
+    base: LoadedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(CompletionTrainer, "get_eval_dataloader", lambda self, dataset=None: [])
+    with pytest.raises(UserError, match="none of the held-out rows has a token to learn"):
+        trained(write(tmp_path), base)
 
 
 def test_the_curve_says_how_fast_and_how_large(base: LoadedBase, tmp_path: Path) -> None:
@@ -186,7 +195,7 @@ def test_what_was_counted_before_a_stop_is_counted_after_it(base: LoadedBase, tm
         trained(path, base, "training.learning_rate=inf")
 
 
-def test_another_prompt_makes_another_adapter(
+def test_another_prompt_or_version_makes_another_adapter(
     base: LoadedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from phibench.suites.tasks.dialogsum import prompt
@@ -196,6 +205,9 @@ def test_another_prompt_makes_another_adapter(
     (tmp_path / "again.jsonl").write_bytes((tmp_path / "rows.jsonl").read_bytes())
     assert not trained(path, base, "training.max_steps=1", "data.train.file=again.jsonl").is_new  # the same rows
     assert not trained(path, base, "training.max_steps=1", "training.report_to=none").is_new
+    with monkeypatch.context() as patched:
+        patched.setattr("phibench.adapters.train.__version__", "another")
+        assert trained(path, base, "training.max_steps=1").is_new
     monkeypatch.setattr(prompt, "prompt", lambda dialogue: f"Sum up:\n{dialogue}\n")
     second = trained(path, base, "training.max_steps=1")
     assert second.is_new and second.folder != first.folder

@@ -1,0 +1,164 @@
+"""Settings that the libraries take and that would make another result than a recipe promises, each with the reason.
+
+Apart from these there are the libraries' own rules (settings.py).
+"""
+
+from __future__ import annotations
+
+import importlib.util
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from ..errors import UserError
+from .recipe import Recipe, likely
+
+# What would be written where others can read it, or has its own place.
+_NOT_HERE = {
+    "output_dir": "checkpoints have their own place: use --out for the result",
+    "seed": "give the seed with --seed, or as a suite's seeds.training",
+    "hub_token": "a token does not belong in a recipe: huggingface_hub finds its own",
+    "push_to_hub_token": "a token does not belong in a recipe: huggingface_hub finds its own",
+}
+_PUBLISHING = ("hub_", "push_to_hub")  # how the keys begin that make a trainer write to the hub
+
+
+@dataclass(frozen=True)
+class _Rule:
+    """A key's values that are refused."""
+
+    bad: Callable[[Any], bool]
+    why: str
+    fix: str = "drop it"
+
+
+def _yes(value: Any) -> bool:
+    return value is True
+
+
+def _any(value: Any) -> bool:
+    return True
+
+
+_SIGMOID = "phibench's trainer for preferences has the sigmoid loss against reverse KL, and nothing beside it"
+_RULES = {
+    "training.save_only_model": _Rule(
+        _yes, "checkpoints without the optimizer cannot be gone on from: a stopped training would end elsewhere"
+    ),
+    "training.ignore_data_skip": _Rule(
+        _yes, "a training that goes on would see rows anew that it had seen, and end elsewhere"
+    ),
+    "training.save_total_limit": _Rule(
+        lambda value: value == 1,
+        "where one checkpoint is kept, a kill while it is being written leaves none",
+        "give 2 or more, or drop it",
+    ),
+    "training.max_steps": _Rule(
+        lambda value: value == 0, "no step would be trained", "give at least 1, or -1 for whole epochs"
+    ),
+    "training.dataloader_drop_last": _Rule(
+        _yes, "it also drops held-out rows: their loss would be that of a part of them"
+    ),
+    "training.logging_nan_inf_filter": _Rule(_yes, "it shows the last finite loss in the place of one that is not"),
+    "training.chat_template_path": _Rule(
+        _any,
+        "prompts are encoded as evaluation encodes them, and not by this template",
+        "drop it; tokenizer.chat_template and base.chat_template are the recipe's own",
+    ),
+    "lora.init_lora_weights": _Rule(
+        lambda value: value not in (True, False, "gaussian", "orthogonal"),
+        "this start changes the base's weights or needs data: the saved adapter would not be what was trained",
+        'give true, false, "gaussian" or "orthogonal"',
+    ),
+    "lora.task_type": _Rule(lambda value: value != "CAUSAL_LM", 'phibench trains language models: "CAUSAL_LM"'),
+    "lora.inference_mode": _Rule(_yes, "an adapter in inference mode has no weights that are trained"),
+}
+_DPO_RULES = {
+    "training.f_divergence_type": _Rule(lambda value: value != "reverse_kl", _SIGMOID),
+    "training.ld_alpha": _Rule(_any, _SIGMOID),
+    "training.use_weighting": _Rule(_yes, _SIGMOID),
+    "training.loss_weights": _Rule(_any, _SIGMOID),
+    "training.label_smoothing": _Rule(lambda value: value != 0, _SIGMOID),
+    "training.sync_ref_model": _Rule(_yes, "the reference stays as it was: a record says what it is by its hash"),
+}
+
+# What a report goes through: the modules of which one is needed, and what is installed.
+_REPORTERS = {
+    "azure_ml": (("azureml",), "azureml-core"),
+    "clearml": (("clearml",), "clearml"),
+    "codecarbon": (("codecarbon",), "codecarbon"),
+    "comet_ml": (("comet_ml",), "comet-ml"),
+    "dagshub": (("dagshub",), "dagshub"),
+    "dvclive": (("dvclive",), "dvclive"),
+    "flyte": (("flytekit",), "flytekit"),
+    "mlflow": (("mlflow",), "mlflow"),
+    "neptune": (("neptune",), "neptune"),
+    "swanlab": (("swanlab",), "swanlab"),
+    "tensorboard": (("tensorboard", "tensorboardX"), "tensorboard"),
+    "trackio": (("trackio",), "trackio"),
+    "wandb": (("wandb",), "wandb"),
+}
+
+
+def refuse_places(recipe: Recipe) -> None:
+    """Refuse keys that a recipe is no place for, whatever they say.
+
+    Raises:
+        UserError: for the first, with who gave it.
+    """
+    for key in recipe.training:
+        why, fix = _NOT_HERE.get(key), "drop it"
+        if why is None and key.startswith(_PUBLISHING):
+            why, fix = "a training publishes nothing", "drop it; publishing is `phibench push`'s"
+        if why is not None:
+            raise UserError(why, where=recipe.where(f"training.{key}"), fix=fix)
+
+
+def refuse_values(recipe: Recipe) -> None:
+    """Refuse values of the right type with which the result would be another than the recipe promises.
+
+    Raises:
+        UserError: for the first, with who gave it.
+    """
+    tables: dict[str, Mapping[str, Any]] = {"training": recipe.training, "lora": recipe.lora or {}}
+    for name, rule in (_RULES | (_DPO_RULES if recipe.method == "dpo" else {})).items():
+        table, _, key = name.partition(".")
+        if key in tables[table] and rule.bad(tables[table][key]):
+            raise UserError(rule.why, where=recipe.where(name), fix=rule.fix)
+
+
+def needs_reporters(recipe: Recipe) -> None:
+    """Refuse to report through a package that is not installed.
+
+    Raises:
+        UserError: for the first that is missing.
+    """
+    asked = recipe.training.get("report_to") or []
+    for name in [asked] if isinstance(asked, str) else asked:
+        where = recipe.where("training.report_to")
+        if name == "kubeflow" and "KUBEFLOW_TRAINER_SERVER_URL" not in os.environ:
+            raise UserError("kubeflow is reported to from its own jobs alone", where=where, fix="drop it")
+        if name not in _REPORTERS:
+            continue  # "none", "all", or none that the libraries have, which they tell
+        modules, package = _REPORTERS[name]
+        if all(importlib.util.find_spec(module) is None for module in modules):
+            raise UserError(f"{name} is not installed", where=where, fix=f"pip install {package}, or drop report_to")
+
+
+def refuse_unknown_modules(recipe: Recipe, model: Any) -> None:
+    """Refuse to train whole modules by names that match none, which peft passes over.
+
+    Args:
+        recipe: what it says.
+        model: the base.
+
+    Raises:
+        UserError: for the first.
+    """
+    names = [name for name, _ in model.named_modules() if name]
+    for wanted in (recipe.lora or {}).get("modules_to_save") or []:
+        if not any(name.endswith(str(wanted)) for name in names):  # as peft matches them
+            last = list(dict.fromkeys(part for name in names if not (part := name.rpartition(".")[2]).isdigit()))
+            where = recipe.where("lora.modules_to_save")
+            raise UserError(f"the base has no module {wanted}", where=where, fix=likely(str(wanted), last))
