@@ -293,6 +293,7 @@ def _train_into(
     result = job.scratch / "result"
     shutil.rmtree(result, ignore_errors=True)
     saved = made.evaluate_saved()
+    facts = made.facts()  # saving a whole model turns it back into the base's precision
     made.save(result)
     write_text(result / LEFT_OUT, json.dumps(made.train.left_out(), indent=2) + "\n")
     record = {
@@ -313,7 +314,7 @@ def _train_into(
         "parts": parts,
         "curve": curve_of(trainer.state.log_history),
         **saved,
-        **made.facts(),
+        **facts,
         "files": hash_files(result, but=TRAINING),
     }
     text = json.dumps(record, indent=2)

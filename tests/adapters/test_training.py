@@ -284,6 +284,16 @@ def test_every_weight(base: LoadedBase, tmp_path: Path) -> None:
     assert load(made.folder).tokenizer.eos_token == base.tokenizer.eos_token  # a base of its own
 
 
+def test_every_weight_is_told_as_it_was_trained_and_saved_as_its_base(base: LoadedBase, tmp_path: Path) -> None:
+    text = RECIPE[: RECIPE.index("[lora]")] + RECIPE[RECIPE.index("[training]") :]
+    half = load(Path(base.source), dtype="bfloat16")
+    made = trained(
+        write(tmp_path, text), half, "trainable_dtype=float32", "training.max_steps=1", "training.bf16=false"
+    )
+    assert made.record["trainable_dtypes"] == ["float32"]
+    assert {t.dtype for t in load_file(made.folder / "model.safetensors").values()} == {torch.bfloat16}
+
+
 def test_what_is_trained_is_held_in_the_precision_asked_for(base: LoadedBase, tmp_path: Path) -> None:
     text = RECIPE + '[quantization]\nload_in_4bit = true\nbnb_4bit_quant_type = "nf4"\n'
     path = write(tmp_path, text)
