@@ -142,20 +142,20 @@ def needs_trl(recipe: Recipe) -> None:
     needs_reporters(recipe)
 
 
-def make_trainer(job: Job, on_step: Callable[[Step], None], stop: Stop) -> Made:
+def make_trainer(job: Job, on_step: Callable[[Step], None], stop: Stop | None = None) -> Made:
     """Everything up to the first step.
 
     Args:
         job: what is trained.
         on_step: called after every logged step.
-        stop: what hears signals.
+        stop: what hears signals; None: nothing does.
 
     Raises:
         UserError: for settings that the libraries refuse, or rows of which none can be trained on.
     """
     from transformers import PrinterCallback
 
-    recipe = job.recipe
+    recipe, stop = job.recipe, stop or Stop()
     refuse_settings(recipe)
     tokenizer = _tokenizer(job)
     with refused(recipe):
