@@ -130,7 +130,7 @@ def test_check_tells_every_fault_on_one_line_each_with_what_to_do(
         'error: mine.toml:8: tasks[0].limt: unknown key "limt"',
         '  -> did you mean "limit"?',
         'error: mine.toml:9: tasks[0]."[red]x": unknown key "[red]x"',
-        "  -> the keys here are: name, num_fewshot, limit, metrics, override, metric_options",
+        "  -> the keys here are: name, variants, num_fewshot, limit, metrics, override, metric_options, divergence",
         "3 faults found",
     ]
 
@@ -184,7 +184,7 @@ def test_a_list_in_a_pipe_keeps_each_name_whole(phibench: Command, monkeypatch: 
 def test_list_suites_and_recipes_with_what_they_are(what: str, name: str, phibench: Command) -> None:
     ended = phibench("list", what)
     assert ended.code == 0
-    (line,) = (line for line in ended.out.splitlines() if line.startswith(name))
+    (line,) = (line for line in ended.out.splitlines() if line.split()[0] == name)
     assert len(line.split()) > 5
 
 
