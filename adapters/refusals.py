@@ -71,6 +71,7 @@ _RULES = {
         "this start changes the base's weights or needs data: the saved adapter would not be what was trained",
         'give true, false, "gaussian" or "orthogonal"',
     ),
+    "lora.kasa_config": _Rule(_any, "it changes the base's weights: the saved adapter would not be what was trained"),
     "lora.task_type": _Rule(lambda value: value != "CAUSAL_LM", 'phibench trains language models: "CAUSAL_LM"'),
     "lora.inference_mode": _Rule(_yes, "an adapter in inference mode has no weights that are trained"),
 }
