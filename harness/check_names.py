@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 
 from ..errors import UserError
-from .suite import StatementSpec
+from .suite import StatementSpec, statements
 from .suite_file import SuiteFile
 
 
@@ -38,7 +38,7 @@ def name_faults(file: SuiteFile, leaves: Collection[str] | None) -> list[UserErr
             if name not in asked
         ]
     known = leaves if leaves is not None and "tasks" not in file.left_out else None
-    for keys, statement in statements(file):
+    for keys, statement in statements(suite.claims):
         if judged:
             faults += _unknown(statement.variant, variants, "variant", file.where(*keys, "variant"))
             if isinstance(statement.than, str):
@@ -65,14 +65,6 @@ def _undecidable(
                 fix = "add it to the task's variants, or name another"
                 faults.append(UserError(what, where=file.where(*keys, key), fix=fix))
     return faults
-
-
-def statements(file: SuiteFile) -> Iterator[tuple[tuple[str | int, ...], StatementSpec]]:
-    """Every statement of the suite's claims, with its keys."""
-    for i, claim in enumerate(file.suite.claims):
-        for part, found in (("holds", claim.holds), ("given", claim.given)):
-            for j, statement in enumerate(found):
-                yield ("claims", i, part, j), statement
 
 
 def _unknown(name: str, known: Collection[str], what: str, where: str) -> list[UserError]:

@@ -19,7 +19,7 @@ from typing import Any
 from ..errors import UserError
 from .results import MetricInfo, TaskInfo
 from .stats import CONFIDENCE, Interval, difference_from, paired_difference
-from .suite import ClaimSpec, StatementSpec
+from .suite import ClaimSpec, StatementSpec, statements
 
 Units = Mapping[Any, Any]  # item -> its value, as lm-eval's aggregation takes it
 
@@ -90,18 +90,16 @@ def refuse_unmeasured(claims: Sequence[ClaimSpec], tasks: Sequence[TaskInfo]) ->
         UserError: for the first such claim.
     """
     measured = {task.name: list(dict.fromkeys(metric.name for metric in task.metrics)) for task in tasks}
-    for i, claim in enumerate(claims):
-        for part, statements in (("holds", claim.holds), ("given", claim.given)):
-            for j, statement in enumerate(statements):
-                for task in statement.tasks:
-                    if statement.metric is None or statement.metric in measured.get(task, [statement.metric]):
-                        continue
-                    near = difflib.get_close_matches(statement.metric, measured[task], n=1)
-                    raise UserError(
-                        f'the task "{task}" does not measure "{statement.metric}"',
-                        where=f"claims[{i}].{part}[{j}].metric",
-                        fix=f'did you mean "{near[0]}"?' if near else f"it measures: {', '.join(measured[task])}",
-                    )
+    for (_, i, part, j), statement in statements(claims):
+        for task in statement.tasks:
+            if statement.metric is None or statement.metric in measured.get(task, [statement.metric]):
+                continue
+            near = difflib.get_close_matches(statement.metric, measured[task], n=1)
+            raise UserError(
+                f'the task "{task}" does not measure "{statement.metric}"',
+                where=f"claims[{i}].{part}[{j}].metric",
+                fix=f'did you mean "{near[0]}"?' if near else f"it measures: {', '.join(measured[task])}",
+            )
 
 
 def decided(statement: StatementSpec, difference: Interval, higher_is_better: bool | None) -> Outcome:

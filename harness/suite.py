@@ -5,6 +5,7 @@ Pure data, validated by pydantic; imports no torch and no lm-eval.
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
 from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
@@ -134,6 +135,14 @@ class ClaimSpec(Spec):
     source: str = ""  # who said so
     holds: Annotated[list[StatementSpec], Field(min_length=1)]
     given: list[StatementSpec] = Field(default_factory=list)  # without these the claim is not put to the test
+
+
+def statements(claims: Sequence[ClaimSpec]) -> Iterator[tuple[tuple[str | int, ...], StatementSpec]]:
+    """Every statement of a suite's claims, with its keys in the suite."""
+    for i, claim in enumerate(claims):
+        for part, found in (("holds", claim.holds), ("given", claim.given)):
+            for j, statement in enumerate(found):
+                yield ("claims", i, part, j), statement
 
 
 Files = str | Annotated[list[str], Field(min_length=1)]
