@@ -148,7 +148,9 @@ def _found(statement: StatementSpec, task: str, look_up: Lookup, seed: int, leve
     metric, values = own
     try:
         at_95, items = _difference(statement, metric, values, other[1], seed, CONFIDENCE)
-        at_level, _ = _difference(statement, metric, values, other[1], seed, level)
+        at_level = at_95
+        if level != CONFIDENCE:
+            at_level, _ = _difference(statement, metric, values, other[1], seed, level)
     except ValueError as problem:
         return Finding(statement, task, metric, Outcome.UNDECIDED, reason=str(problem))
     if at_95.low == at_95.high == 0.0:  # a corpus metric of which no item differs
