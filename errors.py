@@ -15,6 +15,7 @@ class Exit(enum.IntEnum):
     GATE_FAILED = 1
     USER_MISTAKE = 2
     SOME_CELLS_FAILED = 3
+    GATE_UNDECIDED = 4
     INTERRUPTED = 130
 
 

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 
 from .engine.response import Response
-from .records import MetricValue, Record
-from .results import STOPPED, CellResult, Score
+from .item_fields import item_fields
+from .records import ItemField, MetricValue, Record
+from .results import MARGIN, STOPPED, CellResult, Score
 from .tasks import BuiltTask, Item
 from .templates import templates
 
@@ -66,6 +67,7 @@ def make_records(
             target=targets[item.index],
             responses=by_item[item.index],
             metrics=[*metrics[item.index], *more.get(item.index, [])],
+            fields=_fields(built, item, keep_prompts),
             seconds=seconds * sum(r.tokens_in for r in by_item[item.index]) / total,
         )
         for item in built.items
@@ -145,7 +147,53 @@ def _metrics(built: BuiltTask, item: Item, responses: Sequence[Response]) -> lis
     stops = [response.stop == "eos" for response in responses if response.stop is not None]
     if stops:
         found.append(MetricValue(STOPPED, filters[0], sum(stops) / len(stops)))
+    margin = _margin(built, item, responses)
+    if margin is not None:
+        found.append(MetricValue(MARGIN, filters[0], margin))
     return found
+
+
+def _margin(built: BuiltTask, item: Item, responses: Sequence[Response]) -> float | None:
+    """By how many nats the (likeliest) right choice is likelier than the likeliest wrong one."""
+    scored = [response.loglikelihood for response in responses][: _count_choices(built, item)]
+    gold = set(_gold(built, item))
+    right = [value for index, value in enumerate(scored) if index in gold and value is not None]
+    wrong = [value for index, value in enumerate(scored) if index not in gold and value is not None]
+    return max(right) - max(wrong) if right and wrong else None
+
+
+def _gold(built: BuiltTask, item: Item) -> tuple[int, ...]:
+    """The right choices' positions, as lm-eval's `process_results` finds them; none for other than multiple choice."""
+    count = _count_choices(built, item)
+    if not count:
+        return ()
+    task = built.task
+    gold = task.doc_to_text(item.doc) if getattr(task, "multiple_input", 0) else task.doc_to_target(item.doc)
+    found = []
+    for one in gold if isinstance(gold, list) else [gold]:
+        if isinstance(one, str):
+            choices = task.doc_to_choice(item.doc)
+            found += [choices.index(one)] if one in choices else []
+        elif isinstance(one, int | np.integer) and 0 <= one < count:
+            found.append(int(one))
+    return tuple(found)
+
+
+def _count_choices(built: BuiltTask, item: Item) -> int:
+    if built.task.OUTPUT_TYPE != "multiple_choice":
+        return 0
+    return len(built.task.doc_to_choice(item.doc))
+
+
+def _fields(built: BuiltTask, item: Item, keep_texts: bool) -> list[ItemField]:
+    return item_fields(
+        item.doc,
+        str(item.instances[0].args[0]),
+        _count_choices(built, item),
+        _gold(built, item),
+        source=built.spec.source,
+        keep_texts=keep_texts,
+    )
 
 
 def _metric(name: str, filter_name: str, value: Any) -> MetricValue:

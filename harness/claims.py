@@ -11,17 +11,15 @@ from __future__ import annotations
 
 import difflib
 import enum
-import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 from ..errors import UserError
+from .outcomes import Gap, Outcomes
 from .results import MetricInfo, TaskInfo
-from .stats import CONFIDENCE, Interval, difference_from, paired_difference
+from .stats import CONFIDENCE, Interval, NoInterval, difference_from, paired_difference
 from .suite import ClaimSpec, StatementSpec, statements
-
-Units = Mapping[Any, Any]  # item -> its value, as lm-eval's aggregation takes it
+from .values import CellValues, pair
 
 
 class Outcome(enum.StrEnum):
@@ -64,19 +62,15 @@ class Judged:
     reason: str | None = None
 
 
-# (variant, task, metric or None for the leading one) -> the metric and the items' values; a text says what is missing
-Lookup = Callable[[str, str, str | None], tuple[MetricInfo, Units] | str]
-
-
-def judge(claims: Sequence[ClaimSpec], look_up: Lookup, *, seed: int = 0) -> list[Judged]:
+def judge(claims: Sequence[ClaimSpec], outcomes: Outcomes, *, seed: int = 0) -> list[Judged]:
     """Put claims to the test.
 
     Args:
         claims: what was claimed.
-        look_up: the run's values.
+        outcomes: the run's.
         seed: of the bootstraps, where a metric needs one.
     """
-    return [_judged(claim, look_up, seed) for claim in claims]
+    return [_judged(claim, outcomes, seed) for claim in claims]
 
 
 def refuse_unmeasured(claims: Sequence[ClaimSpec], tasks: Sequence[TaskInfo]) -> None:
@@ -121,11 +115,11 @@ def decided(statement: StatementSpec, difference: Interval, higher_is_better: bo
     return Outcome.CONFIRMED if holds else Outcome.REFUTED if fails else Outcome.UNDECIDED
 
 
-def _judged(claim: ClaimSpec, look_up: Lookup, seed: int) -> Judged:
+def _judged(claim: ClaimSpec, outcomes: Outcomes, seed: int) -> Judged:
     count = sum(len(statement.tasks) for statement in claim.holds)
     level = 1 - (1 - CONFIDENCE) / count
-    given = [_found(one, task, look_up, seed, CONFIDENCE) for one in claim.given for task in one.tasks]
-    holds = [_found(one, task, look_up, seed, level) for one in claim.holds for task in one.tasks]
+    given = [_found(one, task, outcomes, seed, CONFIDENCE) for one in claim.given for task in one.tasks]
+    holds = [_found(one, task, outcomes, seed, level) for one in claim.holds for task in one.tasks]
     missing = [finding for finding in given if finding.outcome is not Outcome.CONFIRMED]
     if missing:
         return Judged(claim, Outcome.UNDECIDED, holds, given, "what it is said of was not seen here")
@@ -138,20 +132,20 @@ def _judged(claim: ClaimSpec, look_up: Lookup, seed: int) -> Judged:
     return Judged(claim, outcome, holds, given)
 
 
-def _found(statement: StatementSpec, task: str, look_up: Lookup, seed: int, level: float) -> Finding:
-    own = look_up(statement.variant, task, statement.metric)
-    other = look_up(statement.than, task, statement.metric) if isinstance(statement.than, str) else own
+def _found(statement: StatementSpec, task: str, outcomes: Outcomes, seed: int, level: float) -> Finding:
+    own = find_cell(outcomes, statement.variant, task, statement.metric)
+    other = find_cell(outcomes, statement.than, task, statement.metric) if isinstance(statement.than, str) else own
     for side in (own, other):
         if isinstance(side, str):
             return Finding(statement, task, None, Outcome.UNDECIDED, reason=side)
     assert not isinstance(own, str) and not isinstance(other, str)
-    metric, values = own
+    metric, cell = own
     try:
-        at_95, items = _difference(statement, metric, values, other[1], seed, CONFIDENCE)
+        at_95, items = difference_stated(statement, metric, cell, other[1], seed, CONFIDENCE)
         at_level = at_95
         if level != CONFIDENCE:
-            at_level, _ = _difference(statement, metric, values, other[1], seed, level)
-    except ValueError as problem:
+            at_level, _ = difference_stated(statement, metric, cell, other[1], seed, level)
+    except NoInterval as problem:
         return Finding(statement, task, metric, Outcome.UNDECIDED, reason=str(problem))
     if at_95.low == at_95.high == 0.0:  # a corpus metric of which no item differs
         return Finding(statement, task, metric, Outcome.UNDECIDED, at_95, items, "no item differs")
@@ -161,29 +155,43 @@ def _found(statement: StatementSpec, task: str, look_up: Lookup, seed: int, leve
     return Finding(statement, task, metric, outcome, difference=at_95, items=items)
 
 
-def _difference(
-    statement: StatementSpec, metric: MetricInfo, values: Units, others: Units, seed: int, confidence: float
+def find_cell(outcomes: Outcomes, variant: str, task: str, metric: str | None) -> tuple[MetricInfo, CellValues] | str:
+    """A metric (by default the leading one) and a cell's items; else what is missing."""
+    info = outcomes.task(task)
+    if info is None:
+        return f"{task} was not run"
+    found = outcomes.metric(info, metric)
+    if found is None:
+        return f"{task} does not measure {metric}"
+    if not info.asks(variant):
+        return f"{task} is not asked of {variant}"
+    cell = outcomes.values(variant, task)
+    if isinstance(cell, Gap):
+        return f"there are no answers of {variant} to {task}"
+    return found, cell
+
+
+def difference_stated(
+    statement: StatementSpec, metric: MetricInfo, cell: CellValues, other: CellValues, seed: int, confidence: float
 ) -> tuple[Interval, int]:
     """(variant minus `than`, number of items).
 
     Raises:
-        ValueError: why there is no interval.
+        NoInterval: why there is none.
     """
+    key = (metric.name, metric.filter)
     if not isinstance(statement.than, str):
         if metric.aggregation != "mean":
-            raise ValueError(f"a metric put together by {metric.aggregation} cannot be held against a number")
-        numbers = [value for value in values.values() if isinstance(value, int | float) and math.isfinite(value)]
-        if len(numbers) < len(values):
-            raise ValueError("an item's value is not a finite number")
-        return difference_from(numbers, statement.than, confidence), len(numbers)
+            raise NoInterval(f"a metric put together by {metric.aggregation} cannot be held against a number")
+        values = cell.metrics[key].values if key in cell.metrics else []
+        return difference_from(values, statement.than, confidence), len(values)
     found = paired_difference(
-        others,
-        values,
+        pair(other, cell, key),
         aggregation=metric.aggregation,
         higher_is_better=metric.higher_is_better,
         seed=seed,
         confidence=confidence,
     )
     if found.interval is None:
-        raise ValueError(found.reason)
+        raise NoInterval(str(found.reason))
     return found.interval, found.items

@@ -17,7 +17,9 @@ import pyarrow.parquet as pq
 from ..files import replace_file
 from .engine.response import Response
 
-RECORDS_VERSION = "1"
+RECORDS_VERSION = "2"
+
+ROWS_TOGETHER = 4096  # so that a few items' prompts are read without everybody's
 
 __all__ = ["SCHEMA", "MetricValue", "Record", "Response", "read_records", "write_records"]
 
@@ -40,6 +42,13 @@ _METRIC = pa.struct(
         pa.field("raw", pa.string()),  # JSON of the item's value where it is not a number
     ]
 )
+_FIELD = pa.struct(
+    [
+        pa.field("name", pa.string()),
+        pa.field("text", pa.string()),  # None where the value is a number
+        pa.field("number", pa.float64()),
+    ]
+)
 SCHEMA = pa.schema(
     [
         pa.field("variant", pa.string()),
@@ -53,6 +62,7 @@ SCHEMA = pa.schema(
         pa.field("target", pa.string()),  # the reference as text (a choice's index for multiple choice)
         pa.field("responses", pa.list_(_RESPONSE)),
         pa.field("metrics", pa.list_(_METRIC)),
+        pa.field("fields", pa.list_(_FIELD)),  # what is known of the item, for slices and sources
         pa.field("seconds", pa.float64()),  # the item's share of the cell's model time
     ],
     metadata={"phibench_records_version": RECORDS_VERSION},
@@ -74,6 +84,15 @@ class MetricValue:
 
 
 @dataclass(frozen=True)
+class ItemField:
+    """Something known of an item, by which it can be put into a slice: a short text or a number."""
+
+    name: str
+    text: str | None = None
+    number: float | None = None
+
+
+@dataclass(frozen=True)
 class Record:
     """One item's outcome in a cell; the fields are those of :data:`SCHEMA`."""
 
@@ -88,18 +107,24 @@ class Record:
     target: str
     responses: list[Response]
     metrics: list[MetricValue] = field(default_factory=list)
+    fields: list[ItemField] = field(default_factory=list)
     seconds: float = 0.0
 
 
 def write_records(path: Path, records: Sequence[Record]) -> None:
     """Write one cell's records to `path`, whole or not at all."""
     rows = [  # not `asdict`, which copies every string of every record
-        {**vars(one), "responses": [vars(r) for r in one.responses], "metrics": [vars(m) for m in one.metrics]}
+        {
+            **vars(one),
+            "responses": [vars(r) for r in one.responses],
+            "metrics": [vars(m) for m in one.metrics],
+            "fields": [vars(f) for f in one.fields],
+        }
         for one in records
     ]
     table = pa.Table.from_pylist(rows, schema=SCHEMA)
     with replace_file(path) as part:
-        pq.write_table(table, part, compression="zstd")
+        pq.write_table(table, part, compression="zstd", row_group_size=ROWS_TOGETHER)
 
 
 def read_records(path: Path) -> list[Record]:
@@ -111,6 +136,7 @@ def read_records(path: Path) -> list[Record]:
                 **row,
                 "responses": [Response(**response) for response in row["responses"]],
                 "metrics": [MetricValue(**metric) for metric in row["metrics"]],
+                "fields": [ItemField(**known) for known in row["fields"]],
             }
         )
         for row in rows

@@ -16,6 +16,7 @@ from ..files import write_text
 SCHEMA_VERSION = "1"
 # Our own metrics.
 STOPPED = "stopped"  # the share of generations that the model ended by itself, with its EOS
+MARGIN = "loglikelihood_margin"  # nats: of a right choice over the likeliest wrong one
 KL_DIVERGENCE = "kl_divergence"  # nats: of next-token distributions, from a reference variant's to this one's
 SAME_TOP_TOKEN = "same_top_token"  # the share of positions at which both find the same token likeliest
 _T = TypeVar("_T", bound=BaseModel)
@@ -110,6 +111,7 @@ class TaskInfo(_Model):
     metrics: list[MetricInfo] = Field(default_factory=list)
     headline: list[str] = Field(default_factory=list)  # metrics shown first in a report
     variants: list[str] | None = None  # those that are asked; None: all
+    source: str | None = None  # the field of an item that tells what it was made from
 
     def asks(self, variant: str) -> bool:
         """Whether the task is asked of a variant."""
@@ -164,6 +166,7 @@ class CellResult(_Model):
     cell_hash: str | None = None  # of variant identity, task and settings: what a resumed run looks up
     records: str | None = None  # path of the Parquet file, relative to the run folder
     items: int = 0
+    stopped_early: bool = False  # items were asked in random order, until the gate's rules were decided
     requests: int = 0
     tokens_in: int = 0  # tokens fed to the model, padding not counted
     tokens_out: int = 0  # tokens scored or generated

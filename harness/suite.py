@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from ..adapters.spec import AdapterSpec, BaseSpec, Name, QuantizationSpec, Spec, VariantSpec, matrix_variants
+from .gate_spec import GateSpec
 
 Kind = Literal["base", "base-q", "adapter", "adapter-q", "merged", "merged-dequantized", "merged-requantized"]
 
@@ -63,6 +64,7 @@ class TaskSpec(Spec):
     override: dict[str, Any] = Field(default_factory=dict)  # lm-eval's own YAML keys
     metric_options: dict[str, Any] = Field(default_factory=dict)  # passed to the task's process_results
     divergence: DivergenceSpec | None = None  # for tasks of output type loglikelihood
+    source: Text | None = None  # the field of an item that several made from one text share; those are one draw
 
 
 class GenerationSpec(Spec):
@@ -104,6 +106,13 @@ class OutputSpec(Spec):
     dir: str = "runs"
     prompts: bool = True  # keep prompts in the records (the report's examples need them)
     examples: Annotated[int, Field(ge=0)] = 3  # items shown per task in the report
+
+
+class StatisticsSpec(Spec):
+    """How comparisons are judged."""
+
+    correction: Literal["holm", "fdr_bh", "none"] = "holm"  # for the number of comparisons in headline metrics
+    slices: list[str] | None = None  # fields of items to look at; default: all that have few values or are numbers
 
 
 class StatementSpec(Spec):
@@ -165,6 +174,8 @@ class Suite(Spec):
     allow_code: bool = False  # run Python beside the YAML in `include`, and lm-eval tasks marked as unsafe
     data: dict[str, DataSource] = Field(default_factory=dict)
     claims: list[ClaimSpec] = Field(default_factory=list)
+    statistics: StatisticsSpec = StatisticsSpec()
+    gate: GateSpec | None = None
     generation: GenerationSpec = GenerationSpec()
     seeds: SeedSpec = SeedSpec()
     engine: EngineSpec = EngineSpec()

@@ -14,7 +14,7 @@ from ..errors import UserError
 from ..files import sha256_file, sha256_json
 from .catalog import OURS, manager_for
 from .data import Replacement, replacement_for
-from .results import KL_DIVERGENCE, SAME_TOP_TOKEN, STOPPED, FileHash, MetricInfo, TaskInfo
+from .results import KL_DIVERGENCE, MARGIN, SAME_TOP_TOKEN, STOPPED, FileHash, MetricInfo, TaskInfo
 from .suite import Suite, TaskSpec
 from .task_errors import task_error
 from .templates import render_once, templates
@@ -223,6 +223,13 @@ def build(
     except Exception as error:
         raise task_error(error, where, task.config.to_dict()) from error
     items = _items(task)
+    if spec.source is not None and not all(isinstance(one.doc, dict) and spec.source in one.doc for one in items):
+        known = [key for key in items[0].doc if isinstance(key, str)] if isinstance(items[0].doc, dict) else []
+        raise UserError(
+            f'not every item has the field "{spec.source}"',
+            where=f"{where}.source",
+            fix=f"its fields are: {', '.join(known)}" if known else None,
+        )
     render_once(task, [item.doc for item in items])
     return BuiltTask(spec, task, _info(suite, spec, task, items, files), items)
 
@@ -268,7 +275,7 @@ def _info(suite: Suite, spec: TaskSpec, task: Any, items: list[Item], files: lis
         for filter_name in filters
         for name, function in task.aggregation().items()
     ]
-    own = {STOPPED: True} if task.OUTPUT_TYPE == "generate_until" else {}
+    own = {"generate_until": {STOPPED: True}, "multiple_choice": {MARGIN: True}}.get(task.OUTPUT_TYPE, {})
     if spec.divergence is not None:
         own |= {KL_DIVERGENCE: False, SAME_TOP_TOKEN: True}
     metrics += [
@@ -292,6 +299,7 @@ def _info(suite: Suite, spec: TaskSpec, task: Any, items: list[Item], files: lis
         metrics=metrics,
         headline=_headline(spec, task, metrics, metadata),
         variants=spec.variants,
+        source=spec.source,
     )
 
 

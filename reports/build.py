@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections import Counter
 
-from ..harness.comparison import Gap, MetricComparison, RunComparison, TaskComparison
+from ..harness.comparison import MetricComparison, RunComparison, TaskComparison
+from ..harness.outcomes import Gap
 from ..harness.results import STOPPED
 from ..harness.stats import Verdict
 from . import format as fmt

@@ -102,14 +102,12 @@ def _only(run: RunComparison, names: set[str]) -> RunComparison:
         )
         for task in run.tasks
     ]
-    return RunComparison(
-        run.manifest.model_copy(
-            update={"variants": variants, "adapters": adapters, "model": public_name(run.manifest.model)}
-        ),
-        run.results.model_copy(update={"cells": [cell for cell in run.results.cells if cell.variant in names]}),
-        tasks,
-        [gap for gap in run.gaps if gap.variant in names],
+    manifest = run.manifest.model_copy(
+        update={"variants": variants, "adapters": adapters, "model": public_name(run.manifest.model)}
     )
+    results = run.results.model_copy(update={"cells": [cell for cell in run.results.cells if cell.variant in names]})
+    gaps = [gap for gap in run.gaps if gap.variant in names]
+    return replace(run, manifest=manifest, results=results, tasks=tasks, gaps=gaps, claims=[])
 
 
 def model_card(subject: Subject, evidence: Evidence | None) -> str:

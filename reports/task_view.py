@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 
-from ..harness.comparison import Example, MetricComparison, RunComparison, TaskComparison
+from ..harness.comparison import MetricComparison, RunComparison, TaskComparison
+from ..harness.examples import Example
 from ..harness.results import MetricInfo, Score
 from ..harness.stats import Difference
 from . import format as fmt

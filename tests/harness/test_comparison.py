@@ -11,10 +11,11 @@ import pyarrow.parquet as pq
 import pytest
 
 from phibench.errors import UserError
-from phibench.harness.comparison import Example, RunComparison, TaskComparison, compare_run
+from phibench.harness.comparison import RunComparison, TaskComparison, compare_run
+from phibench.harness.examples import Example
 from phibench.harness.records import MetricValue, Record, Response, read_records, write_records
 from phibench.harness.results import read_manifest
-from phibench.harness.stats import Difference, Verdict, paired_difference
+from phibench.harness.stats import Difference, Pairs, Verdict, paired_difference
 from support.run_folder import TASKS, drop_cells, edit_cell, edit_manifest, write_run_folder
 
 
@@ -49,12 +50,14 @@ def test_every_variant_is_compared_with_the_baseline(run_dir: Path) -> None:
         for metric in task.metrics:
             assert list(metric.differences) == ["adapter-nf4", "merged"]
             for variant, found in metric.differences.items():
-                assert found == paired_difference(
-                    _values(run_dir, "base", task.info.name, metric.info.name),
-                    _values(run_dir, variant, task.info.name, metric.info.name),
+                before = _values(run_dir, "base", task.info.name, metric.info.name)
+                after = _values(run_dir, variant, task.info.name, metric.info.name)
+                alone = paired_difference(
+                    Pairs(list(before.values()), [after[key] for key in before]),
                     aggregation=metric.info.aggregation,
                     higher_is_better=metric.info.higher_is_better,
                 )
+                assert dataclasses.replace(found, adjusted_p=None, verdict=alone.verdict) == alone
     assert _found(run, "arc_easy", "acc", "adapter-nf4").verdict is Verdict.BETTER
     assert _found(run, "wikitext", "word_perplexity", "adapter-nf4").verdict is Verdict.WORSE
     assert _found(run, "dialogsum", "bleu", "merged").interval is None

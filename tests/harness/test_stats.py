@@ -11,20 +11,13 @@ from scipy import stats as scipy_stats
 from sklearn.metrics import f1_score, matthews_corrcoef
 from statsmodels.stats.proportion import proportion_confint
 
-from phibench.harness import stats
-from phibench.harness.stats import Difference, Interval, Verdict, paired_difference
-
-
-def _by_item(values: Any) -> dict[Any, Any]:
-    return {f"item {index}": value for index, value in enumerate(values)}
+from phibench.harness.stats import Difference, Interval, Pairs, Verdict, paired_difference
 
 
 def _difference(
     before: Any, after: Any, aggregation: str = "mean", higher: bool | None = True, seed: int = 0
 ) -> Difference:
-    return paired_difference(
-        _by_item(before), _by_item(after), aggregation=aggregation, higher_is_better=higher, seed=seed
-    )
+    return paired_difference(Pairs(before, after), aggregation=aggregation, higher_is_better=higher, seed=seed)
 
 
 def _interval(found: Difference) -> Interval:
@@ -32,8 +25,8 @@ def _interval(found: Difference) -> Interval:
     return found.interval
 
 
-def test_mean_by_hand() -> None:
-    found = _difference([0.0, 0.0, 1.0, 1.0], [1.0, 0.0, 1.0, 1.0])
+def test_few_items_by_hand() -> None:
+    found = _difference([0.5, 0.0, 0.7, 1.0], [1.5, 0.0, 0.7, 1.0])
     interval = _interval(found)
     # Differences 1, 0, 0, 0: mean 1/4, standard deviation 1/2, standard error 1/4; t(3) at 97.5 % is 3.182446.
     assert interval.estimate == pytest.approx(0.25)
@@ -41,15 +34,18 @@ def test_mean_by_hand() -> None:
     assert interval.high == pytest.approx(0.25 + 0.25 * 3.182446, abs=1e-6)
     assert (found.items, found.won, found.lost, found.tied) == (4, 1, 0, 3)
     assert found.verdict is Verdict.UNCLEAR
+    assert found.effect == pytest.approx(0.5)
+    assert found.spread == pytest.approx(0.5)
 
 
-def test_mean_is_scipys_paired_t() -> None:
+def test_few_items_are_scipys_paired_t() -> None:
     generator = np.random.default_rng(5)
-    before = generator.normal(size=80)
-    after = before + generator.normal(0.3, 0.5, size=80)
-    expected = scipy_stats.ttest_rel(after, before).confidence_interval(0.95)
-    interval = _interval(_difference(before, after))
-    assert (interval.low, interval.high) == pytest.approx((expected.low, expected.high))
+    before = generator.normal(size=9)
+    after = before + generator.normal(0.3, 0.5, size=9)
+    expected = scipy_stats.ttest_rel(after, before)
+    found = _difference(before, after)
+    assert (_interval(found).low, _interval(found).high) == pytest.approx(tuple(expected.confidence_interval(0.95)))
+    assert found.p == pytest.approx(expected.pvalue)
 
 
 @pytest.mark.parametrize(
@@ -86,27 +82,22 @@ def test_no_difference_is_exactly_zero(aggregation: str, values: list[float]) ->
 def test_where_no_item_differs_others_may(n: int) -> None:
     """Clopper and Pearson's bound on the share of items that differ, times the range of the metric."""
     bound = proportion_confint(0, n, alpha=0.05, method="beta")[1]
-    accuracy = _interval(_difference([1.0] * n, [1.0] * n))
-    assert (accuracy.low, accuracy.high) == pytest.approx((-bound, bound))
     losses = [2.0 + 3.0 * i / (n - 1) for i in range(n)]
-    assert _interval(_difference(losses, losses)).high == pytest.approx(3.0 * bound)
+    found = _difference(losses, losses)
+    assert (_interval(found).low, _interval(found).high) == pytest.approx((-3.0 * bound, 3.0 * bound))
+    assert found.p == 1.0
+    accuracy = _interval(_difference([1.0] * n, [1.0] * n))  # Tango's interval has a width by itself
+    assert 0 < accuracy.high == pytest.approx(-accuracy.low)
+    assert accuracy.high < 6 / n
 
 
 def test_agreement_of_five_items_tells_nothing_and_of_six_does() -> None:
-    five = _difference([0.0] * 5, [1.0] * 5)
+    five = _difference([0.5] * 5, [1.5] * 5)
     assert five.interval is None and five.verdict is None and five.won is None
     assert five.reason is not None and "5 items differ by the same amount" in five.reason
-    six = _difference([0.0] * 6, [1.0] * 6)
+    six = _difference([0.5] * 6, [1.5] * 6)
     assert (_interval(six).low, _interval(six).high) == (1.0, 1.0)
     assert six.verdict is Verdict.BETTER
-
-
-def test_pairs_by_key_and_counts_what_has_no_partner() -> None:
-    before = {"a": 0.0, "b": 1.0, "c": 0.0, "only before": 1.0}
-    after = {"only after 1": 1.0, "c": 1.0, "b": 1.0, "a": 1.0, "only after 2": 1.0}
-    found = paired_difference(before, after, aggregation="mean", higher_is_better=True)
-    assert (found.items, found.baseline_only, found.variant_only) == (3, 1, 2)
-    assert _interval(found).estimate == pytest.approx(2 / 3)
 
 
 def _loglikelihoods(n: int = 40) -> tuple[list[float], list[float]]:
@@ -164,27 +155,40 @@ def _perplexity(units: list[float]) -> float:
         ("f1", _labels([0, 1]), _sklearn_f1),
         ("matthews_corrcoef", _labels([0, 1]), _sklearn_mcc),
         ("matthews_corrcoef", _labels(["cat", "dog", "emu"]), _sklearn_mcc),
-        ("perplexity", _loglikelihoods(), _perplexity),
+        ("perplexity", _loglikelihoods(150), _perplexity),
     ],
 )
-def test_bootstrap_is_the_one_written_out(
-    aggregation: str, units: tuple[list[Any], list[Any]], reference: Any, monkeypatch: pytest.MonkeyPatch
+def test_corpus_metrics_against_scipys_bca_and_permutation(
+    aggregation: str, units: tuple[list[Any], list[Any]], reference: Any
 ) -> None:
-    monkeypatch.setattr(stats, "RESAMPLES", 200)
+    """The same statistic written out item by item; scipy's BCa of as many resamples, but for the small-sample width."""
     before, after = units
-    picks = np.random.default_rng(9).integers(0, len(before), (200, len(before)))
-    resampled = [
-        reference([after[index] for index in row]) - reference([before[index] for index in row]) for row in picks
-    ]
-    interval = _interval(_difference(before, after, aggregation, seed=9))
-    assert interval.estimate == pytest.approx(reference(after) - reference(before))
-    assert (interval.low, interval.high) == pytest.approx(tuple(np.quantile(resampled, [0.025, 0.975])))
+    places = np.arange(len(before))
+
+    def statistic(rows: Any) -> float:
+        return float(reference([after[int(i)] for i in rows]) - reference([before[int(i)] for i in rows]))
+
+    expected = scipy_stats.bootstrap(
+        (places,), statistic, vectorized=False, n_resamples=2000, method="BCa", rng=np.random.default_rng(1)
+    ).confidence_interval
+    found = _difference(before, after, aggregation)
+    interval = _interval(found)
+    assert interval.estimate == pytest.approx(statistic(places))
+    width = expected.high - expected.low
+    assert interval.low == pytest.approx(expected.low, abs=0.2 * width)
+    assert interval.high == pytest.approx(expected.high, abs=0.2 * width)
+    swapped = np.random.default_rng(2).random((1000, len(before))) < 0.5
+    extreme = 0
+    for row in swapped:
+        old = [b if swap else a for a, b, swap in zip(before, after, row, strict=True)]
+        new = [a if swap else b for a, b, swap in zip(before, after, row, strict=True)]
+        extreme += abs(reference(new) - reference(old)) >= abs(interval.estimate) - 1e-12
+    assert found.p == pytest.approx(extreme / 1000, abs=0.05)
 
 
-def test_bootstrap_moves_with_its_seed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resampling_moves_with_its_seed_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     before, after = _loglikelihoods()
     first = _difference(before, after, "perplexity", seed=1)
-    monkeypatch.setattr(stats, "_COUNTS_AT_ONCE", 1000)  # resampled in many small pieces
     assert _difference(before, after, "perplexity", seed=1) == first
     assert _interval(_difference(before, after, "perplexity", seed=2)).low != _interval(first).low
 
