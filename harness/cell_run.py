@@ -36,7 +36,7 @@ def ask(
     Args:
         engine: around the variant's model.
         built: the task with its requests.
-        cell: its seconds and peak memory are filled in; encoding and planning do not count.
+        cell: its seconds are added to, and its peak memory is filled in; encoding and planning do not count.
         journal: where responses are kept until the records are written.
         suite: for the seeds.
         device: for the memory count.
@@ -61,8 +61,8 @@ def ask(
             for position, response in _answers(engine, requests, seeds, groups):
                 kept.append(position, response)
                 bar.advance()
-            cell.seconds = round(time.perf_counter() - started, 4)
-    cell.peak_memory_bytes = memory.bytes
+            cell.seconds = round(cell.seconds + time.perf_counter() - started, 4)
+    cell.peak_memory_bytes = max(memory.bytes or 0, cell.peak_memory_bytes or 0) or None
     return [kept.found[i] for i in range(len(requests))]
 
 

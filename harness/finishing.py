@@ -55,6 +55,12 @@ class Finisher:
         self._check()
         self._handed_in.append(self._thread.submit(self._finish, cell, built, responses, more))
 
+    def wait(self) -> None:
+        """Wait until what was handed in is finished: tasks then hold no answers but the caller's."""
+        for one in self._handed_in:
+            one.result()
+        self._handed_in.clear()
+
     def failed(self, cell: CellResult, error: str) -> None:
         """Put down a cell that could not be answered."""
         self._check()

@@ -18,7 +18,6 @@ from ..errors import UserError
 from .gate_spec import GateSpec, RuleSpec, in_bytes
 from .outcomes import Gap, Outcomes
 from .results import MetricInfo, TaskInfo, VariantInfo
-from .sequential_rules import sequential_interval
 from .stats import Interval, NoInterval, paired_difference, score_interval
 from .values import CellValues, asked_otherwise, pair
 
@@ -78,7 +77,7 @@ class GateResult:
 
 
 @dataclass(frozen=True)
-class _Target:
+class Target:
     """A check before it is measured."""
 
     rule: RuleSpec
@@ -100,9 +99,9 @@ def judge_gate(spec: GateSpec, run: Outcomes, against: Outcomes | None = None, *
     Raises:
         UserError: a rule names what neither has, or tasks were asked otherwise there and cannot be compared.
     """
-    targets = [target for number, rule in enumerate(spec.rules, 1) for target in _targets(rule, number, run, against)]
-    statistical = sum(not target.rule.is_cost for target in targets)
-    checks = tuple(_check(target, spec, max(statistical, 1), run, against, seed) for target in targets)
+    targets = targets_of(spec, run, against)
+    statistical = max(1, sum(not target.rule.is_cost for target in targets))
+    checks = tuple(check_target(target, spec, statistical, run, against, seed=seed) for target in targets)
     verdicts = {check.verdict for check in checks}
     if GateVerdict.FAIL in verdicts:
         verdict = GateVerdict.FAIL
@@ -111,6 +110,15 @@ def judge_gate(spec: GateSpec, run: Outcomes, against: Outcomes | None = None, *
     else:
         verdict = GateVerdict.PASS
     return GateResult(spec, verdict, checks, None if against is None else against.label)
+
+
+def targets_of(spec: GateSpec, run: Outcomes, against: Outcomes | None) -> list[Target]:
+    """Every check that a gate's rules ask for.
+
+    Raises:
+        UserError: a rule names what the run does not have.
+    """
+    return [target for number, rule in enumerate(spec.rules, 1) for target in _targets(rule, number, run, against)]
 
 
 def compared_with(rule: RuleSpec, variant: str, run: Outcomes, against: Outcomes | None) -> str:
@@ -147,7 +155,7 @@ def differing(mine: TaskInfo, theirs: TaskInfo) -> list[str]:
     return found
 
 
-def _targets(rule: RuleSpec, number: int, run: Outcomes, against: Outcomes | None) -> Iterator[_Target]:
+def _targets(rule: RuleSpec, number: int, run: Outcomes, against: Outcomes | None) -> Iterator[Target]:
     where = f"gate.rules[{number - 1}]"
     names = [one.name for one in run.manifest.variants]
     tasks = [task.name for task in run.manifest.tasks]
@@ -162,11 +170,11 @@ def _targets(rule: RuleSpec, number: int, run: Outcomes, against: Outcomes | Non
         ):
             continue
         if rule.condition in ("max_model_size", "max_memory"):
-            yield _Target(rule, number, variant)
+            yield Target(rule, number, variant)
         elif rule.group is not None:
-            yield _Target(rule, number, variant, tuple(wanted or ()))
+            yield Target(rule, number, variant, tuple(wanted or ()))
         else:
-            yield from (_Target(rule, number, variant, (task,)) for task in wanted or _tasks(rule, variant, run))
+            yield from (Target(rule, number, variant, (task,)) for task in wanted or _tasks(rule, variant, run))
 
 
 def _tasks(rule: RuleSpec, variant: str, run: Outcomes) -> list[str]:
@@ -188,9 +196,22 @@ def _named(wanted: str | Sequence[str] | None, known: Sequence[str], where: str)
     return found
 
 
-def _check(
-    target: _Target, spec: GateSpec, statistical: int, run: Outcomes, against: Outcomes | None, seed: int
+def check_target(
+    target: Target, spec: GateSpec, statistical: int, run: Outcomes, against: Outcomes | None, *, seed: int = 0
 ) -> Check:
+    """One check, measured and judged.
+
+    Args:
+        target: which.
+        spec: its gate.
+        statistical: how many checks of the gate are not of costs: each fails at its share of the level.
+        run: what is judged.
+        against: what it is compared with, where that is not the run itself.
+        seed: of the resampling.
+
+    Raises:
+        UserError: the task was asked otherwise in `against`.
+    """
     rule = target.rule
     check = Check(rule, target.number, target.variant, GateVerdict.UNDECIDED, target.tasks)
     if rule.is_cost:
@@ -203,7 +224,7 @@ def _check(
             return replace(check, reason=one)
     parts = [one for one in found if not isinstance(one, str)]
     metric = parts[0].metric
-    early = any(part.early for part in parts)
+    early = any(part.cell.early for part in parts)
     check = replace(check, metric=metric, items=min(part.count for part in parts), early=early)
     try:
         to_pass = _interval(parts, rule, 1 - 2 * spec.level, seed)
@@ -220,7 +241,6 @@ class _Part:
     metric: MetricInfo
     cell: CellValues
     other: CellValues | None
-    early: bool
 
     @property
     def count(self) -> int:
@@ -239,10 +259,8 @@ def _cells(check: Check, task: str, run: Outcomes, against: Outcomes | None) -> 
     cell = run.values(check.variant, task)
     if isinstance(cell, Gap):
         return f"{check.variant} on {task}: {cell.state}"
-    done = run.cell(check.variant, task)
-    early = done is not None and done.stopped_early
     if check.than is None:
-        return _Part(metric, cell, None, early)
+        return _Part(metric, cell, None)
     side = run if against is None else against
     theirs = side.task(task)
     if theirs is None:
@@ -258,7 +276,7 @@ def _cells(check: Check, task: str, run: Outcomes, against: Outcomes | None) -> 
                 where=against.label,
                 fix="run both with the same chat template, few-shot examples and tokenizer, or make the baseline again",
             )
-    return _Part(metric, cell, other, early)
+    return _Part(metric, cell, other)
 
 
 def _interval(parts: Sequence[_Part], rule: RuleSpec, confidence: float, seed: int) -> Interval:
@@ -281,15 +299,15 @@ def _part_interval(part: _Part, rule: RuleSpec, confidence: float, seed: int) ->
     key = (part.metric.name, part.metric.filter)
     if part.other is None:
         values = part.cell.metrics[key].values if key in part.cell.metrics else []
-        if part.early:
-            return sequential_interval(values, None, confidence)
-        aggregation = part.metric.aggregation
         return score_interval(
-            values, aggregation=aggregation, sources=part.cell.sources, seed=seed, confidence=confidence
+            values,
+            aggregation=part.metric.aggregation,
+            sources=part.cell.sources,
+            early=part.cell.early,
+            seed=seed,
+            confidence=confidence,
         )
     pairs = pair(part.other, part.cell, key)
-    if part.early:
-        return sequential_interval(pairs.after, pairs.before, confidence)
     found = paired_difference(
         pairs,
         aggregation=part.metric.aggregation,

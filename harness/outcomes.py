@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import pyarrow as pa
@@ -87,7 +87,7 @@ class Outcomes:
         if cell.records is None or self.run_dir is None:
             return Gap(variant, task, "unreadable", "the cell names no records")
         try:
-            return read_values(self.run_dir / cell.records)
+            return replace(read_values(self.run_dir / cell.records), early=cell.stopped_early)
         except (OSError, pa.ArrowException, ValueError, KeyError) as error:
             return Gap(variant, task, "unreadable", f"{cell.records}: {error}")
 

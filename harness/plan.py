@@ -79,11 +79,22 @@ def _asks(task: TaskSpec, variant: VariantSpec) -> bool:
 
 def suite_hash(suite: Suite, limit: int | None) -> str:
     """The hash of what a run asks: the suite without where it is written and what is made of it, and `--limit`."""
-    asked = suite.model_dump(mode="json", exclude={"output", "description", "claims", "statistics"})
+    excluded = {"output", "description", "claims", "statistics"}
+    if suite.gate is None or not suite.gate.early_stopping:
+        excluded.add("gate")
+    asked = suite.model_dump(mode="json", exclude=excluded)
     return sha256_json({"suite": asked, "limit": limit})
 
 
-def cell_hash(identity: str, built: BuiltTask, suite: Suite, device: str, *, reference: str | None = None) -> str:
+def cell_hash(
+    identity: str,
+    built: BuiltTask,
+    suite: Suite,
+    device: str,
+    *,
+    reference: str | None = None,
+    early: list[object] | None = None,
+) -> str:
     """The hash of everything that decides a cell's records.
 
     Args:
@@ -92,9 +103,14 @@ def cell_hash(identity: str, built: BuiltTask, suite: Suite, device: str, *, ref
         suite: for the seeds and the context's length.
         device: the type of device, since numbers differ a little between them.
         reference: the content hash of what a divergence is measured from, where the task asks for one.
+        early: what decides how many items are asked, where the cell may stop early.
     """
     divergence = built.spec.divergence
-    measured = {"divergence": [divergence.items, divergence.positions, reference]} if divergence is not None else {}
+    measured: dict[str, Any] = (
+        {"divergence": [divergence.items, divergence.positions, reference]} if divergence is not None else {}
+    )
+    if early is not None:
+        measured = measured | {"early_stopping": early}
     return sha256_json(
         measured
         | {

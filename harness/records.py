@@ -21,7 +21,7 @@ RECORDS_VERSION = "2"
 
 ROWS_TOGETHER = 4096  # so that a few items' prompts are read without everybody's
 
-__all__ = ["SCHEMA", "MetricValue", "Record", "Response", "read_records", "write_records"]
+__all__ = ["SCHEMA", "MetricValue", "Record", "Response", "as_table", "read_records", "write_records"]
 
 _RESPONSE = pa.struct(
     [
@@ -111,8 +111,8 @@ class Record:
     seconds: float = 0.0
 
 
-def write_records(path: Path, records: Sequence[Record]) -> None:
-    """Write one cell's records to `path`, whole or not at all."""
+def as_table(records: Sequence[Record]) -> pa.Table:
+    """Records as a table of :data:`SCHEMA`."""
     rows = [  # not `asdict`, which copies every string of every record
         {
             **vars(one),
@@ -122,7 +122,12 @@ def write_records(path: Path, records: Sequence[Record]) -> None:
         }
         for one in records
     ]
-    table = pa.Table.from_pylist(rows, schema=SCHEMA)
+    return pa.Table.from_pylist(rows, schema=SCHEMA)
+
+
+def write_records(path: Path, records: Sequence[Record]) -> None:
+    """Write one cell's records to `path`, whole or not at all."""
+    table = as_table(records)
     with replace_file(path) as part:
         pq.write_table(table, part, compression="zstd", row_group_size=ROWS_TOGETHER)
 

@@ -21,6 +21,7 @@ from .stats import Pairs
 from .stats.interval import Floats
 
 MetricKey = tuple[str, str]  # (metric, filter)
+_COLUMNS = ["item", "item_hash", "prompt_hash", "metrics"]
 _OPTIONAL = {"fields"}  # columns that records of earlier versions lack
 
 
@@ -68,6 +69,7 @@ class CellValues:
         items: (rows,) positions in the task's split.
         prompts: the hash of all that was asked for each.
         metrics: by name and filter.
+        early: whether the items came in random order, and no more of them than it took to decide a gate's rules.
     """
 
     path: Path | None
@@ -75,6 +77,7 @@ class CellValues:
     items: NDArray[np.int64]
     prompts: pd.Index
     metrics: dict[MetricKey, MetricColumn]
+    early: bool = False
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -104,7 +107,12 @@ def read_values(path: Path) -> CellValues:
     """
     if absent := set(SCHEMA.names) - _OPTIONAL - set(pq.read_schema(path).names):
         raise ValueError(f"the records lack the columns {sorted(absent)}")
-    table = pq.read_table(path, columns=["item", "item_hash", "prompt_hash", "metrics"]).combine_chunks()
+    return values_of(pq.read_table(path, columns=_COLUMNS), path)
+
+
+def values_of(table: pa.Table, path: Path | None = None) -> CellValues:
+    """The same of records that are at hand as a table (see :func:`.records.as_table`)."""
+    table = table.select(_COLUMNS).combine_chunks()
     return CellValues(
         path=path,
         keys=_keys(pd.Index(table["item_hash"].to_pandas())),
@@ -140,6 +148,7 @@ def pair(baseline: CellValues, variant: CellValues, metric: MetricKey) -> Pairs:
         len(mine.rows) - len(left),
         len(other.rows) - len(right),
         None if sources is None else np.unique(sources[left], return_inverse=True)[1],
+        variant.early,
     )
 
 

@@ -11,6 +11,7 @@ from scipy.stats import binomtest
 from .interval import CONFIDENCE, Interval, NoInterval, Values
 from .paired import FEWEST_AGREEING
 from .resampling import Paired, bca_interval, in_blocks, in_units, student_interval
+from .sequential import NOT_EARLY, confidence_sequence
 from .totals import AGGREGATIONS
 
 
@@ -19,6 +20,7 @@ def score_interval(
     *,
     aggregation: str = "mean",
     sources: NDArray[np.int64] | None = None,
+    early: bool = False,
     seed: int = 0,
     confidence: float = CONFIDENCE,
 ) -> Interval:
@@ -32,6 +34,7 @@ def score_interval(
         values: the items' values, as lm-eval's aggregation takes them.
         aggregation: lm-eval's name of it.
         sources: (items,) numbers from 0, where several items share a source.
+        early: whether the items came in random order until something was decided: a confidence sequence then.
         seed: of the bootstrap.
         confidence: of the interval.
 
@@ -50,8 +53,15 @@ def score_interval(
         raise NoInterval("an item's value is not a finite number")
     if finite < 2:
         raise NoInterval(f"an interval needs at least 2 finite values, and there are {finite}")
+    if early:
+        if aggregation != "mean" or columns[:, 0].min() < 0.0 or columns[:, 0].max() > 1.0:
+            raise NoInterval(NOT_EARLY)
+        low, high = confidence_sequence(columns[:, 0], confidence)
+        return Interval(float(columns[:, 0].mean()), low, high, "confidence sequence, betting")
     units = in_units(Paired(columns, columns, totals.value), sources)
     if aggregation != "mean":
+        if len(units.columns) < FEWEST_AGREEING:
+            raise NoInterval(f"a bootstrap needs at least {FEWEST_AGREEING} items, and there are {len(units.columns)}")
         low, high = bca_interval(in_blocks(units, seed), seed=seed, confidence=confidence)
         return Interval(units.estimate, low, high, "BCa bootstrap")
     if sources is None and np.isin(columns[:, 0], (0.0, 1.0)).all():

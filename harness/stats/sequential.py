@@ -20,6 +20,7 @@ import numpy as np
 
 from .interval import CONFIDENCE, Floats
 
+NOT_EARLY = "its items were asked until a gate was decided, which only a metric between 0 and 1 allows to be judged"
 _STAKES = np.array([1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 0.9])  # of what one item can lose at most
 _HALVINGS = 40
 
@@ -58,6 +59,13 @@ def confidence_sequence(values: Any, confidence: float = CONFIDENCE) -> tuple[fl
         (low, high): what neither of two players, each at half the level, has refused by now.
     """
     return _interval(values, confidence, np.max)
+
+
+def anytime_p(values: Any, mean: float) -> float:
+    """A two-sided p-value of a mean of values between 0 and 1 that holds though one looked after every item."""
+    found = np.asarray(values, dtype=np.float64)
+    reached = max(float(log_capital(found, mean, above=above).max()) for above in (True, False))
+    return min(1.0, 2 * math.exp(-reached))
 
 
 def betting_interval(values: Any, confidence: float = CONFIDENCE) -> tuple[float, float]:

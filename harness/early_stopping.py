@@ -1,0 +1,117 @@
+"""Early stopping: a cell's items in random order, and no more of them than the gate's rules need."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+
+from ..files import sha256_json
+from .gate import Check, GateVerdict, Target, check_target, compared_with, targets_of
+from .gate_spec import GateSpec
+from .outcomes import Outcomes
+from .records import Record, as_table
+from .results import CellResult
+from .run_state import RunState
+from .tasks import BuiltTask
+from .values import values_of
+
+_FIRST = 32  # items before the first look
+_GROWTH = 1.3  # of how many there are at each further look
+
+
+class EarlyStopping:
+    """Which cells may stop early, and when.
+
+    A cell may where rules bind it, each of them on that task alone, and nothing is compared with it. Rules are judged
+    by confidence sequences, which hold however often one looks.
+
+    Args:
+        spec: the suite's gate.
+        state: of the run; its variants and tasks were announced.
+        against: what the gate compares with, where that is not the run itself.
+        seed: of the order.
+
+    Raises:
+        UserError: a rule names what the run does not have.
+    """
+
+    def __init__(self, spec: GateSpec, state: RunState, against: Outcomes | None, *, seed: int) -> None:
+        self._spec = spec
+        self._state = state
+        self._against = against
+        self._seed = seed
+        self._targets = targets_of(spec, self._outcomes(), against)
+
+    def may_stop(self, variant: str, task: str) -> bool:
+        """Whether a cell's items may be asked until its rules are decided."""
+        mine = self._on(variant, task)
+        return bool(mine) and all(len(target.tasks) == 1 for target in mine) and (variant, task) not in self._needed()
+
+    def first(self, variants: Sequence[str]) -> list[str]:
+        """The variants in the order in which they are to be asked: those that others are compared with first."""
+        needed = {variant for variant, _ in self._needed()}
+        return [*(name for name in variants if name in needed), *(name for name in variants if name not in needed)]
+
+    def identity(self, variant: str, task: str) -> list[object]:
+        """What decides how many of a cell's items are asked, and in which order; for its hash."""
+        rules = [target.rule.model_dump(mode="json") for target in self._on(variant, task)]
+        return [rules, self._spec.level, self._count(), self._seed]
+
+    def shuffled(self, built: BuiltTask) -> BuiltTask:
+        """The task with its items in random order, the same for every variant."""
+        lots = {
+            item.index: sha256_json([self._seed, built.info.name, item.item_hash, item.index]) for item in built.items
+        }
+        return replace(built, items=sorted(built.items, key=lambda item: lots[item.index]))
+
+    def looks(self, items: int) -> Iterator[int]:
+        """After how many of the items to look."""
+        count = _FIRST
+        while count < items:
+            yield count
+            count = max(count + 1, round(count * _GROWTH))
+        yield items
+
+    def checks(self, cell: CellResult, records: Sequence[Record]) -> list[Check]:
+        """The rules on a cell, judged by the items asked so far.
+
+        Args:
+            cell: which.
+            records: of these items, in the order in which they were asked.
+        """
+        outcomes = self._outcomes()
+        outcomes.cells[cell.variant, cell.task] = replace(values_of(as_table(records)), early=True)
+        return [
+            check_target(target, self._spec, self._count(), outcomes, self._against)
+            for target in self._on(cell.variant, cell.task)
+        ]
+
+    def _outcomes(self) -> Outcomes:
+        return Outcomes("this run", self._state.manifest, self._state.results, self._state.folder.path)
+
+    def _on(self, variant: str, task: str) -> list[Target]:
+        return [t for t in self._targets if t.variant == variant and task in t.tasks and not t.rule.is_cost]
+
+    def _count(self) -> int:
+        return max(1, sum(not target.rule.is_cost for target in self._targets))
+
+    def _needed(self) -> set[tuple[str, str]]:
+        """Cells of this run that others are compared with: all of their items are asked."""
+        if self._against is not None:
+            return set()
+        return {
+            (compared_with(target.rule, target.variant, self._outcomes(), None), task)
+            for target in self._targets
+            if target.rule.compares
+            for task in target.tasks
+        }
+
+
+def is_decided(checks: Sequence[Check]) -> bool:
+    """Whether every rule has its verdict."""
+    return all(check.verdict is not GateVerdict.UNDECIDED for check in checks)
+
+
+def cannot_be(checks: Sequence[Check]) -> bool:
+    """Whether some rule has nothing that it could be decided by, however many items are asked."""
+    return any(check.measured is None for check in checks)
