@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ..files import sha256_json
@@ -42,20 +42,31 @@ class EarlyStopping:
         self._seed = seed
         self._targets = targets_of(spec, self._outcomes(), against)
 
-    def may_stop(self, variant: str, task: str) -> bool:
+    def may_stop(self, variant: str, built: BuiltTask) -> bool:
         """Whether a cell's items may be asked until its rules are decided."""
-        mine = self._on(variant, task)
-        return bool(mine) and all(len(target.tasks) == 1 for target in mine) and (variant, task) not in self._needed()
+        mine, task = self._on(variant, built.info.name), built.info.name
+        alone = bool(mine) and all(len(target.tasks) == 1 for target in mine)
+        return alone and built.spec.divergence is None and (variant, task) not in self._needed()
 
-    def first(self, variants: Sequence[str]) -> list[str]:
-        """The variants in the order in which they are to be asked: those that others are compared with first."""
-        needed = {variant for variant, _ in self._needed()}
-        return [*(name for name in variants if name in needed), *(name for name in variants if name not in needed)]
+    def is_needed(self, variant: str) -> bool:
+        """Whether others are compared with a variant, so that it is to be asked before them."""
+        return any(name == variant for name, _ in self._needed())
 
-    def identity(self, variant: str, task: str) -> list[object]:
-        """What decides how many of a cell's items are asked, and in which order; for its hash."""
-        rules = [target.rule.model_dump(mode="json") for target in self._on(variant, task)]
-        return [rules, self._spec.level, self._count(), self._seed]
+    def identity(self, variant: str, task: str, hashes: Mapping[tuple[str, str], str]) -> list[object]:
+        """What decides how many of a cell's items are asked, and in which order; for its hash.
+
+        Args:
+            variant, task: the cell.
+            hashes: of this run's cells.
+        """
+        found: list[object] = [self._spec.level, self._count(), self._seed]
+        for target in self._on(variant, task):
+            found.append(target.rule.model_dump(mode="json"))
+            if target.rule.compares:
+                than = compared_with(target.rule, variant, self._outcomes(), self._against)
+                other = self._against.cell(than, task) if self._against is not None else None
+                found.append(hashes.get((than, task)) if self._against is None else other and other.cell_hash)
+        return found
 
     def shuffled(self, built: BuiltTask) -> BuiltTask:
         """The task with its items in random order, the same for every variant."""

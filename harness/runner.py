@@ -29,13 +29,14 @@ from ..files import sha256_json
 from .claims import refuse_unmeasured
 from .contract import folder_breaches, suite_breaches, token_names
 from .divergence import References
+from .early_stopping import EarlyStopping
 from .engine.base import context_length, render_chat
 from .engine.requests import Encoder, Prepared
 from .environment import choose_device, hardware, versions
 from .finishing import Finisher
 from .plan import RunOptions, cell_hash, select, suite_hash
 from .progress import RunProgress
-from .results import CellResult, FileHash, Manifest, VariantInfo
+from .results import CellResult, FileHash, Manifest, TaskInfo, VariantInfo
 from .run_adapters import RunAdapters
 from .run_folder import RunFolder
 from .run_state import RunState, now
@@ -85,6 +86,7 @@ class Runner:
         self._built: dict[str, list[BuiltTask]] = {}
         self._prepared: defaultdict[str, Prepared] = defaultdict(Prepared)  # encoded requests, by tokenizer
         self._references = References()
+        self._early: EarlyStopping | None = None
         self._adapters = RunAdapters(progress, self.device, seed=file.suite.seeds.training, offline=options.offline)
 
     def run(self) -> Outcome:
@@ -122,7 +124,10 @@ class Runner:
             gc.freeze()
             keep_prompts = self.suite.output.prompts
             with Finisher(self.state, self.folder, self.progress, keep_prompts=keep_prompts) as finisher:
-                for spec in self.selection.order:
+                early, order = self._early, self.selection.order
+                if early is not None:
+                    order = sorted(order, key=lambda spec: not early.is_needed(spec.name))
+                for spec in order:
                     self._run_variant(factory, spec, finisher)
         except KeyboardInterrupt:
             self.state.manifest.status = "interrupted"
@@ -203,7 +208,7 @@ class Runner:
         selected = {spec.name for spec in self.selection.variants}
         made = {spec.name for spec in self.selection.order}
         infos = []
-        hashes: dict[tuple[str, str], str] = {}
+        asked: list[tuple[VariantSpec, BuiltTask]] = []
         for spec in self.suite.all_variants():
             info = VariantInfo(
                 name=spec.name, kind=spec.kind, adapter=spec.adapter, quantization=spec.quantization, merge=spec.merge
@@ -212,16 +217,39 @@ class Runner:
                 info.parts = factory.parts(spec)
                 info.identity = sha256_json(info.parts)
             if spec.name in selected and spec.adapter not in self._adapters.untrained:
-                for built in self._asked(factory.tokenizer(spec), spec.name):
-                    reference = self._reference(factory, spec, built)
-                    hashes[spec.name, built.info.name] = cell_hash(
-                        factory.identity(spec), built, self.suite, self.device.type, reference=reference
-                    )
+                asked += [(spec, built) for built in self._asked(factory.tokenizer(spec), spec.name)]
             infos.append(info)
         first = next((spec for spec in self.selection.variants if spec.adapter not in self._adapters.untrained), None)
         tokenizer = factory.base.tokenizer if first is None else factory.tokenizer(first)
-        self._hashes = hashes
-        self.state.announce(infos, [built.info for built in self._tasks_for(tokenizer)], hashes)
+        tasks = [built.info for built in self._tasks_for(tokenizer)]
+        self._early = self._early_stopping(infos, tasks)
+        self._hashes = self._cell_hashes(factory, asked)
+        self.state.announce(infos, tasks, self._hashes)
+
+    def _early_stopping(self, variants: list[VariantInfo], tasks: list[TaskInfo]) -> EarlyStopping | None:
+        gate = self.suite.gate
+        if gate is None or not gate.early_stopping:
+            return None
+        self.state.manifest.variants, self.state.manifest.tasks = variants, tasks
+        return EarlyStopping(gate, self.state, None, seed=self.suite.seeds.generation)
+
+    def _cell_hashes(
+        self, factory: VariantFactory, asked: list[tuple[VariantSpec, BuiltTask]]
+    ) -> dict[tuple[str, str], str]:
+        """The hash of every cell that is asked; of those that may stop early, with what decides when."""
+
+        def hashed(spec: VariantSpec, built: BuiltTask, early: list[object] | None = None) -> str:
+            reference = self._reference(factory, spec, built)
+            identity = factory.identity(spec)
+            return cell_hash(identity, built, self.suite, self.device.type, reference=reference, early=early)
+
+        plain = {(spec.name, built.info.name): hashed(spec, built) for spec, built in asked}
+        early = {
+            (spec.name, built.info.name): hashed(spec, built, self._early.identity(spec.name, built.info.name, plain))
+            for spec, built in asked
+            if self._early is not None and self._early.may_stop(spec.name, built)
+        }
+        return plain | early
 
     def _reference(self, factory: VariantFactory, spec: VariantSpec, built: BuiltTask) -> str | None:
         """The identity of the variant whose distributions a task's divergence is measured from.
@@ -306,7 +334,15 @@ class Runner:
             prepared = self._prepared[info.parts["tokenizer"]]
             with self._said(f"warming up {spec.name}"):
                 run = VariantRun(
-                    variant, waiting, info, self.suite, self.device, prepared, self.progress, self._references
+                    variant,
+                    waiting,
+                    info,
+                    self.suite,
+                    self.device,
+                    prepared,
+                    self.progress,
+                    self._references,
+                    self._early,
                 )
             run.keep_distributions(measured_from)
         except Exception as error:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cached_property
 
 import torch
@@ -14,7 +15,9 @@ from ..adapters.quantize import dequantize_once, dequantized_bytes, put_back
 from ..adapters.variants import Variant
 from ..errors import UserError
 from .cell_run import ask
+from .cells import make_records
 from .divergence import References
+from .early_stopping import EarlyStopping, cannot_be, is_decided
 from .engine.attention import Way
 from .engine.budget import free_bytes, token_budget
 from .engine.plain import PlainEngine
@@ -25,7 +28,7 @@ from .engine.support import find_way
 from .finishing import Finisher
 from .memory import PeakMemory
 from .progress import RunProgress
-from .records import MetricValue
+from .records import MetricValue, Record
 from .results import CellResult, RealForm, VariantInfo
 from .run_folder import DiskError, RunFolder
 from .suite import Suite
@@ -47,6 +50,7 @@ class VariantRun:
         prepared: encoded requests, shared by all variants of the tokenizer.
         progress: the terminal.
         references: what divergences are measured from.
+        early: which cells may stop before their last item, where the suite's gate says that they may.
     """
 
     def __init__(
@@ -59,8 +63,10 @@ class VariantRun:
         prepared: Prepared,
         progress: RunProgress,
         references: References,
+        early: EarlyStopping | None = None,
     ) -> None:
         self.references = references
+        self.early = early
         self.variant = variant
         self.waiting = waiting
         self.info = info
@@ -112,15 +118,11 @@ class VariantRun:
     def _ask(self, built: BuiltTask, cell: CellResult, folder: RunFolder, finisher: Finisher) -> None:
         started = time.perf_counter()
         try:
-            responses = ask(
-                self.engine,
-                built,
-                cell,
-                journal=folder.journal(cell.variant, cell.task),
-                suite=self.suite,
-                device=self.device,
-                progress=self.progress,
-            )
+            if self.early is not None and self.early.may_stop(cell.variant, built):
+                finisher.wait()  # its last cell's tasks and records are what the rules are judged by
+                built, responses = self._ask_until_decided(self.early, built, cell, folder)
+            else:
+                responses = self._answers(built, cell, folder)
             more: Mapping[int, list[MetricValue]] = {}
             if built.spec.divergence is not None:
                 with self.progress.bar(f"{cell.variant} · {cell.task}: divergence", None):
@@ -138,6 +140,38 @@ class VariantRun:
             finisher.finish(cell, built, responses, more)
             took = time.perf_counter() - started
             _log.info("%s · %s: asked in %.2f s, %.2f of them answers", cell.variant, cell.task, took, cell.seconds)
+
+    def _answers(self, built: BuiltTask, cell: CellResult, folder: RunFolder) -> list[Response]:
+        return ask(
+            self.engine,
+            built,
+            cell,
+            journal=folder.journal(cell.variant, cell.task),
+            suite=self.suite,
+            device=self.device,
+            progress=self.progress,
+        )
+
+    def _ask_until_decided(
+        self, early: EarlyStopping, built: BuiltTask, cell: CellResult, folder: RunFolder
+    ) -> tuple[BuiltTask, list[Response]]:
+        """Ask items in random order until the gate's rules on the cell are decided; those asked, and their answers."""
+        shuffled, records = early.shuffled(built), list[Record]()
+        for count in early.looks(len(shuffled.items)):
+            asked = replace(shuffled, items=shuffled.items[:count])
+            responses = self._answers(asked, cell, folder)
+            new = replace(shuffled, items=shuffled.items[len(records) : count])
+            answers = responses[len(responses) - len(new.requests) :]
+            records += make_records(new, cell.variant, answers, {}, seconds=0.0, keep_prompts=False)
+            checks = early.checks(cell, records)
+            if cannot_be(checks):
+                break  # however many are asked: all of them, then, and judged as any other cell
+            cell.stopped_early = True
+            if is_decided(checks):
+                break
+        if not cell.stopped_early:
+            asked, responses = shuffled, self._answers(shuffled, cell, folder)
+        return asked, responses
 
     def _dequantize(self, first: BuiltTask) -> None:
         """Go on with dequantised weights, where there is room, if a full forward gives the same bits with them.
