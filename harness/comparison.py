@@ -16,10 +16,13 @@ from pydantic import BaseModel, ValidationError
 from ..errors import UserError
 from .claims import Judged, judge
 from .examples import Example, pick_examples
+from .fidelity import Fidelity, Recommendation, measure_fidelity, recommend
+from .null_control import NullControl, measure_null_controls
 from .outcomes import Gap, Outcomes, open_run
 from .results import Manifest, MetricInfo, Results, TaskInfo
 from .run_folder import MANIFEST
 from .slices import Slices, find_slices
+from .spread import SeedSpread, measure_spread
 from .stats import Difference, paired_difference
 from .stats.family import corrected
 from .suite import ClaimSpec, StatisticsSpec
@@ -60,6 +63,10 @@ class RunComparison:
     tasks: list[TaskComparison]
     gaps: list[Gap]
     claims: list[Judged] = field(default_factory=list)
+    fidelity: list[Fidelity] = field(default_factory=list)
+    recommendations: list[Recommendation] = field(default_factory=list)
+    spread: list[SeedSpread] = field(default_factory=list)
+    null_controls: list[NullControl] = field(default_factory=list)
 
     def gap(self, variant: str, task: str) -> Gap | None:
         """Why a cell could not take part, or None."""
@@ -115,8 +122,19 @@ def compare_run(
         picked = pick_examples(info, metrics[0].info, manifest.baseline, cells, examples, seed) if metrics else []
         tasks.append(TaskComparison(info, metrics, slices, picked))
     tasks = _corrected(tasks, statistics)
+    fidelity = measure_fidelity(outcomes, correction=statistics.correction, seed=seed)
     return RunComparison(
-        outcomes, manifest, outcomes.results, statistics, tasks, gaps, judge(claims, outcomes, seed=seed)
+        outcomes,
+        manifest,
+        outcomes.results,
+        statistics,
+        tasks,
+        gaps,
+        claims=judge(claims, outcomes, seed=seed),
+        fidelity=fidelity,
+        recommendations=recommend(fidelity, outcomes),
+        spread=measure_spread(outcomes),
+        null_controls=measure_null_controls(outcomes, correction=statistics.correction, seed=seed),
     )
 
 

@@ -8,17 +8,16 @@ from ..harness.comparison import MetricComparison, RunComparison, TaskComparison
 from ..harness.outcomes import Gap
 from ..harness.results import STOPPED
 from ..harness.stats import Verdict
+from ..harness.stats.family import NAMES
 from . import format as fmt
 from .claims import claims_note, claims_table
 from .contamination import contamination_notes
+from .controls import null_section, seeds_section
+from .fidelity import fidelity_section
 from .provenance import how_it_was_run
 from .task_view import metric_heading, score_of, task_view
 from .view import Cell, Column, Line, Table, View, joined, line, name
 
-_MARK_RULE = (
-    "the 95 % interval of the paired difference leaves out zero. Each interval is one of 95 % by itself: "
-    "where nothing differs, about one in twenty is marked by chance."
-)
 _COUNTED = {
     Verdict.BETTER: "better",
     Verdict.WORSE: "worse",
@@ -47,6 +46,7 @@ def build_view(run: RunComparison) -> View:
         legend=tuple(_legend(run)) if finished else (),
         claims=claims_table(run),
         claims_note=claims_note(run),
+        sections=tuple(one for one in (fidelity_section(run), seeds_section(run), null_section(run)) if one),
         tasks=tuple(task_view(run, task) for task in run.tasks),
         costs=_costs(run) if finished else None,
         how=how_it_was_run(run),
@@ -130,7 +130,7 @@ def _legend(run: RunComparison) -> list[Line]:
     if counts:
         said = ", ".join(f"{counts[verdict]} {word}" for verdict, word in _COUNTED.items() if counts[verdict])
         baseline = name(run.manifest.baseline)
-        legend.append(line("▲ better, ▼ worse or ◆ other than ", baseline, f": {_MARK_RULE} Here: {said}."))
+        legend.append(line("▲ better, ▼ worse or ◆ other than ", baseline, f": {mark_rule(run)} Here: {said}."))
     legend += contamination_notes(run.manifest)
     cut = [cell for cell in run.results.cells if cell.truncated_items]
     if cut:
@@ -142,6 +142,24 @@ def _legend(run: RunComparison) -> list[Line]:
     if any(metric.info.name == STOPPED for task in run.tasks for metric in task.metrics):
         legend.append(line(name(STOPPED), " is the share of generations that the model ended by itself."))
     return legend
+
+
+def mark_rule(run: RunComparison) -> str:
+    """When a difference is marked."""
+    if run.statistics.correction == "none":
+        return (
+            "the 95 % interval of the paired difference leaves out zero, and its test says so. Each is one of 95 % by"
+            " itself: where nothing differs, about one in twenty is marked by chance."
+        )
+    held = {
+        "holm": "of any mark by chance, where nothing differs, is at most 5 %",
+        "fdr_bh": "share of marks by chance is at most 5 %",
+    }[run.statistics.correction]
+    return (
+        "the 95 % interval of the paired difference leaves out zero, and its p-value is at most 0.05 corrected"
+        f" ({NAMES[run.statistics.correction]}) for {fmt.plural(run.family, 'comparison')}: every variant in every"
+        f" headline metric. The {'chance' if run.statistics.correction == 'holm' else 'expected'} {held}."
+    )
 
 
 def _costs(run: RunComparison) -> Table:

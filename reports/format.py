@@ -13,6 +13,7 @@ import unicodedata
 
 from ..harness.results import MetricInfo
 from ..harness.stats import Difference, Interval, Verdict
+from ..harness.stats.power import smallest_difference
 
 NOTHING = "\N{EN DASH}"
 MARKS = {Verdict.BETTER: "▲", Verdict.WORSE: "▼", Verdict.DIFFERENT: "◆", Verdict.UNCLEAR: ""}
@@ -69,14 +70,39 @@ def difference(found: Difference) -> str:
     return NOTHING if found.interval is None else interval(found.interval)
 
 
+def p_value(p: float | None) -> str:
+    """A p-value such as `0.031` or `< 0.001`, or a dash."""
+    if p is None:
+        return NOTHING
+    return "< 0.001" if p < 0.001 else f"{p:.2f}" if p >= 0.1 else f"{p:.3f}"
+
+
+def effect(found: Difference) -> str:
+    """The effect size d_z, or a dash."""
+    return NOTHING if found.effect is None else number(found.effect, 2, signed=True)
+
+
+def resolved(found: Difference) -> str | None:
+    """The smallest difference that its items resolve, such as `60 items resolve 0.12`; None where that is not known."""
+    if not found.spread or found.sources is not None:
+        return None
+    least = smallest_difference(found.items, found.spread)
+    return None if least is None else f"{plural(found.items, 'item')} resolve {least:.2g}"
+
+
 def reading(found: Difference) -> str:
     """What a difference says, in words, with what it leaves out."""
     if found.verdict is None:
         said = f"not compared: {found.reason}"
     elif found.tied == found.items:
         said = "the same on every item"
-    else:
+    elif found.verdict is not Verdict.UNCLEAR:
         said = f"{MARKS[found.verdict]} {found.verdict}".strip()
+    elif found.adjusted_p is not None and found.p is not None and found.p <= 0.05 < found.adjusted_p:
+        said = f"{found.verdict}: p = {p_value(found.p)} by itself, not among so many"
+    else:
+        least = resolved(found)
+        said = f"{found.verdict}; {least}" if least else str(found.verdict)
     left_out = found.baseline_only + found.variant_only
     return f"{said}; {left_out:,} items answered by only one of the two are left out" if left_out else said
 

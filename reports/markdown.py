@@ -108,9 +108,16 @@ def _first_screens(view: View) -> str:
     if view.summary is not None:
         parts += ["### Scores", view.summary.caption + ".", pipe_table(view.summary)]
         parts += [text_of(note) for note in view.legend]
+    for section in view.sections:
+        parts += [f"### {section.title}", pipe_table(section.table), *(text_of(note) for note in section.notes)]
     differences = by_task("Differences", [(task.task, task.differences) for task in view.tasks])
     if differences is not None:
         parts += [f"### Differences to {code(view.baseline)}", pipe_table(differences)]
+        parts += [
+            "\n".join(f"- {code(task.task)}: {text_of(said)}" for said in task.slices)
+            for task in view.tasks
+            if len(task.slices) > 1
+        ]
     if view.costs is not None:
         parts += ["### Cost", view.costs.caption + ".", pipe_table(view.costs)]
     return "\n\n".join(parts) + "\n"

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterator
 
 from ..harness.comparison import MetricComparison, RunComparison, TaskComparison
 from ..harness.examples import Example
-from ..harness.results import MetricInfo, Score
+from ..harness.results import MARGIN, MetricInfo, Score
 from ..harness.stats import Difference
+from ..harness.stats.family import NAMES
 from . import format as fmt
 from .figures import forest
 from .view import (
@@ -28,6 +30,7 @@ from .view import (
 _PROMPT_SHOWN = 1200  # characters, from the end: the question stands there
 _TEXT_SHOWN = 1000
 _CHOICE_SHOWN = 300
+_SLICES_SHOWN = 4
 
 
 def score_of(run: RunComparison, variant: str, task: str, metric: MetricInfo) -> Score | None:
@@ -50,8 +53,9 @@ def task_view(run: RunComparison, task: TaskComparison) -> TaskView:
     return TaskView(
         task=fmt.one_line(info.name),
         about=about,
-        differences=_differences(task),
+        differences=_differences(run, task),
         forests=tuple(plot for plot in plots if plot is not None),
+        slices=tuple(_slices(task)),
         metrics=_all_metrics(run, task),
         examples=tuple(_shown(example, task, run.manifest.baseline) for example in task.examples),
     )
@@ -62,27 +66,34 @@ def metric_heading(metric: MetricInfo) -> Line:
     return line(name(fmt.metric_label(metric)), f" {fmt.arrow(metric)}".rstrip())
 
 
-def _differences(task: TaskComparison) -> Table | None:
-    """The differences in headline metrics; None where no variant could be compared."""
+def _differences(run: RunComparison, task: TaskComparison) -> Table | None:
+    """The differences in headline metrics, and in the margin of right choices, which moves where accuracy does not yet;
+    None where no variant could be compared."""
     columns = (
         Column(line("Metric")),
         Column(line("Variant")),
         Column(line("Difference [95 % interval]"), numeric=True),
+        Column(line(f"p, {NAMES[run.statistics.correction]}"), numeric=True),
+        Column(line("Effect d_z"), numeric=True),
         Column(line("Items won / lost / tied"), numeric=True),
         Column(line("Reading"), wide=True),
     )
     rows = [
-        (Cell(metric_heading(metric.info)), Cell(line(name(variant))), *_difference_cells(one))
+        (Cell(metric_heading(metric.info)), Cell(line(name(variant))), *_difference_cells(one, corrected=True))
         for metric in task.metrics
-        if metric.headline
+        if metric.headline or metric.info.name == MARGIN
         for variant, one in metric.differences.items()
     ]
     return Table("Differences to the baseline", columns, tuple(rows)) if rows else None
 
 
-def _difference_cells(found: Difference) -> tuple[Cell, Cell, Cell]:
+def _difference_cells(found: Difference, *, corrected: bool) -> tuple[Cell, ...]:
+    p = fmt.p_value(found.p if found.adjusted_p is None else found.adjusted_p)
+    alone = " alone" if corrected and found.p is not None and found.adjusted_p is None else ""
     return (
         Cell(line(fmt.difference(found)), found.verdict),
+        Cell(line(p + alone if corrected else fmt.p_value(found.p))),
+        Cell(line(fmt.effect(found))),
         Cell(line(fmt.tally(found))),
         Cell(line(prose(fmt.reading(found))), found.verdict),
     )
@@ -95,9 +106,11 @@ def _all_metrics(run: RunComparison, task: TaskComparison) -> Table | None:
         Column(line("Score"), numeric=True),
         Column(line("Items"), numeric=True),
         Column(line("Difference [95 % interval]"), numeric=True),
+        Column(line("p, alone"), numeric=True),
+        Column(line("Effect d_z"), numeric=True),
         Column(line("Items won / lost / tied"), numeric=True),
         Column(line("Reading"), wide=True),
-        Column(line("Interval")),
+        Column(line("Interval; test")),
     )
     rows = []
     for metric in task.metrics:
@@ -120,9 +133,34 @@ def _compared_cells(metric: MetricComparison, variant: str, baseline: str) -> tu
     if one is None:
         nothing = Cell(line(fmt.NOTHING))
         said = "baseline" if variant == baseline else "nothing to pair with"
-        return nothing, nothing, Cell(line(said)), nothing
-    method = one.interval.method if one.interval else fmt.NOTHING
-    return *_difference_cells(one), Cell(line(method))
+        return nothing, nothing, nothing, nothing, Cell(line(said)), nothing
+    method = f"{one.interval.method}; {one.test}" if one.interval else fmt.NOTHING
+    return *_difference_cells(one, corrected=False), Cell(line(method))
+
+
+def _slices(task: TaskComparison) -> Iterator[Line]:
+    """The kinds of items that drive each variant's difference in the leading metric, and how many were looked at."""
+    looked = max((slices.looked_at for slices in task.slices.values()), default=0)
+    if not looked:
+        return
+    leading = task.metrics[0].info
+    for variant, slices in task.slices.items():
+        for one in slices.found[:_SLICES_SHOWN]:
+            kind = line(
+                name(variant), ": ", prose(one.field), " ", name(one.value), f" ({fmt.plural(one.items, 'item')})"
+            )
+            if one.drives:
+                places = fmt.decimals(abs(one.inside - one.outside) or None, one.inside)
+                means = [fmt.number(value, places, signed=True) for value in (one.inside, one.outside)]
+                said = f" gains {means[0]} of {fmt.metric_label(leading)}, the others {means[1]}"
+            else:
+                said = f" gets worse in {one.lost_inside:.0%} of them, of the others in {one.lost_outside:.0%}"
+            yield kind + line(said.replace("%", " %"), f"; p = {fmt.p_value(one.p)}")
+        if len(slices.found) > _SLICES_SHOWN:
+            yield line(name(variant), f": and {len(slices.found) - _SLICES_SHOWN} more")
+    none = [variant for variant, slices in task.slices.items() if slices.looked_at and not slices.found]
+    rest = line("No kind of item stands out for ", *joined(none), ". ") if none else ()
+    yield rest + line(f"{fmt.plural(looked, 'slice')} a variant looked at, two questions each, corrected by Holm.")
 
 
 def _shown(example: Example, task: TaskComparison, baseline: str) -> ShownExample:

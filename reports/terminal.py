@@ -12,6 +12,7 @@ from rich.text import Text
 from ..harness.claims import Outcome
 from ..harness.comparison import MetricComparison, RunComparison, TaskComparison, compare_run
 from ..harness.stats import Verdict
+from ..harness.stats.family import NAMES
 from . import format as fmt
 from .claims import told
 from .task_view import score_of
@@ -42,7 +43,10 @@ def results_table(run_dir: Path, width: int) -> RenderableType:
     baseline = fmt.one_line(run.manifest.baseline, 80)
     table = Table(
         title=Text(fmt.one_line(run.manifest.name, 80)),
-        caption=Text(f"▲ better, ▼ worse, ◆ other than {baseline}: the paired 95 % interval leaves out zero"),
+        caption=Text(
+            f"▲ better, ▼ worse, ◆ other than {baseline}: paired, at 5 % ({NAMES[run.statistics.correction]} over"
+            f" {run.family})"
+        ),
     )
     names = max((len(variant.name) for variant in run.manifest.variants), default=0)
     if width >= names + _COLUMN * len(leading):

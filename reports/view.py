@@ -92,6 +92,16 @@ class Block:
 
 
 @dataclass(frozen=True)
+class Section:
+    """A part of the report with a heading of its own: a table and notes on it."""
+
+    anchor: str
+    title: str
+    table: Table
+    notes: tuple[Line, ...] = ()
+
+
+@dataclass(frozen=True)
 class ShownChoice:
     """One choice of a multiple-choice example and the variants that took it."""
 
@@ -124,12 +134,14 @@ class ShownExample:
 
 @dataclass(frozen=True)
 class TaskView:
-    """One task: its differences in headline metrics (table and plots), all its metrics, and examples."""
+    """One task: its differences in headline metrics (table and plots), kinds of items that stand out, all its metrics,
+    and examples."""
 
     task: str
     about: Line
     differences: Table | None
     forests: tuple[Forest, ...]
+    slices: tuple[Line, ...]
     metrics: Table | None
     examples: tuple[ShownExample, ...]
 
@@ -147,6 +159,7 @@ class View:
     legend: tuple[Line, ...]
     claims: Table | None
     claims_note: Line
+    sections: tuple[Section, ...]  # forms of the adapter, training seeds, null controls
     tasks: tuple[TaskView, ...]
     costs: Table | None
     how: tuple[Block, ...]

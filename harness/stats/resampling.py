@@ -21,6 +21,7 @@ RESAMPLES = 10_000
 MOST_UNITS = 2_000
 _AT_ONCE = 4_000_000  # drawn units: 16 MB
 _ENUMERATED = 12  # units that differ: up to here every exchange is looked at
+_TAIL = 10  # exchanges that reach what was measured: fewer do not tell how rare it is
 _ALIKE = 1e-9  # of the statistic: differences in the last digits of a sum are none
 
 
@@ -110,7 +111,9 @@ def permutation_p(paired: Paired, *, seed: int = 0, resamples: int = RESAMPLES) 
 
     Fisher's randomisation test for pairs. Where at most 12 units differ, all exchanges are looked at; otherwise
     `resamples` random ones and the one that was measured (Phipson and Smyth 2010, "Permutation P-values Should Never Be
-    Zero").
+    Zero"). Where fewer than 10 of these reach it, their number tells little, and a correction for many comparisons
+    needs smaller p-values than they can give: then it is that of Student's t, no smaller than all exchanges could give,
+    and no larger than the random ones allow.
 
     Args:
         paired: the units.
@@ -133,7 +136,8 @@ def permutation_p(paired: Paired, *, seed: int = 0, resamples: int = RESAMPLES) 
         reached = 0
         for picks in _coins(len(differ), seed, resamples):
             reached += int((np.abs(paired.difference(totals + picks @ change)) >= least).sum())
-    return (reached + 1) / (resamples + 1)
+    p = (reached + 1) / (resamples + 1)
+    return p if reached >= _TAIL else min(p, max(student_p(paired), 2.0 ** (1 - len(differ))))
 
 
 def student_interval(paired: Paired, confidence: float = CONFIDENCE) -> tuple[float, float]:

@@ -1,0 +1,248 @@
+"""How far each form of an adapter is from the form that was trained, and which to ship. Needs no torch.
+
+The form that was trained is the adapter on the quantised base where there is one (what QLoRA saw), else the adapter on
+the base. A merged model may score alike and yet be another model: so answers are compared themselves, not only scores.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pyarrow.compute as pc
+
+from .answers import read_answers
+from .outcomes import Outcomes
+from .results import KL_DIVERGENCE, SAME_TOP_TOKEN, TaskInfo, VariantInfo
+from .stats import Difference, Interval, Verdict, paired_difference
+from .stats.family import Correction, corrected
+from .stats.interval import Floats
+from .stats.resampling import Paired, student_interval
+from .values import CellValues, matched, pair
+
+
+@dataclass(frozen=True)
+class Fidelity:
+    """One form of an adapter against the form that was trained.
+
+    Attributes:
+        variant, trained: which.
+        items, flips: items of multiple choice, and on how many of them it takes another choice.
+        texts, other_texts: generated texts, and how many of them differ.
+        per_token: the change of log-likelihood per token, in nats, of all that was scored; None where nothing was.
+        kl_divergence, same_top_token: of next-token distributions, where a task measures them from the trained form.
+        update_error: the error of its target modules' weights in units of the adapter's own change of them, the mean
+            over modules; `worst_module` and its error; None where it was not measured.
+        differences: in the headline metrics, corrected for how many there are over all forms: (task, metric) -> one.
+        complete: whether it answered all that the trained form did.
+    """
+
+    variant: str
+    trained: str
+    items: int = 0
+    flips: int = 0
+    texts: int = 0
+    other_texts: int = 0
+    per_token: Interval | None = None
+    kl_divergence: float | None = None
+    same_top_token: float | None = None
+    update_error: float | None = None
+    worst_module: tuple[str, float] | None = None
+    differences: dict[tuple[str, str], Difference] = field(default_factory=dict)
+    complete: bool = True
+
+    @property
+    def worse(self) -> list[tuple[str, str]]:
+        """The (task, metric) in which it is clearly worse than the trained form."""
+        return [key for key, one in self.differences.items() if one.verdict is Verdict.WORSE]
+
+    @property
+    def distance(self) -> float:
+        """By what forms are ordered: divergence where it was measured, else the share of answers that changed."""
+        if self.kl_divergence is not None:
+            return self.kl_divergence
+        return (self.flips + self.other_texts) / max(self.items + self.texts, 1)
+
+
+@dataclass(frozen=True)
+class Recommendation:
+    """Which form to ship at one size.
+
+    Attributes:
+        trained: the form that forms were compared with.
+        quantised: whether among those that are quantised, or those in the base's own precision.
+        variant: the one; None where each is clearly worse than the trained one in something.
+        others: the other candidates.
+    """
+
+    trained: str
+    quantised: bool
+    variant: str | None
+    others: tuple[str, ...]
+
+
+def trained_form(variant: VariantInfo, variants: list[VariantInfo]) -> VariantInfo | None:
+    """The form in which a variant's adapter was trained: on the base with the variant's own quantisation, else the only
+    one that the run has, else in the base's own precision."""
+    attached = [one for one in variants if one.adapter == variant.adapter and one.merge == "none"]
+    quantised = [one for one in attached if one.quantization is not None]
+    own = [one for one in quantised if one.quantization == variant.quantization]
+    full = [one for one in attached if one.quantization is None]
+    found = own or (quantised if len(quantised) == 1 else []) or full
+    return found[0] if found else None
+
+
+def measure_fidelity(outcomes: Outcomes, *, correction: Correction = "holm", seed: int = 0) -> list[Fidelity]:
+    """Every other form of each adapter against the trained one.
+
+    Args:
+        outcomes: the run's.
+        correction: for the number of comparisons in headline metrics, over all forms.
+        seed: of the resampling.
+    """
+    variants = outcomes.manifest.variants
+    found = []
+    for variant in variants:
+        trained = trained_form(variant, variants) if variant.adapter is not None else None
+        if trained is not None and trained.name != variant.name:
+            found.append(_measure(outcomes, variant, trained, seed))
+    family = {(one.variant, *key): difference for one in found for key, difference in one.differences.items()}
+    directions = {key: _direction(outcomes, key[1], key[2]) for key in family}
+    told = corrected(family, directions, correction)
+    return [_with(one, {key: told[one.variant, *key] for key in one.differences}) for one in found]
+
+
+def recommend(found: list[Fidelity], outcomes: Outcomes) -> list[Recommendation]:
+    """Which form to ship of each adapter, for who serves it quantised and for who does not.
+
+    Of the forms that answered everything and are not clearly worse than the trained one in any headline metric, the one
+    nearest to it by :attr:`Fidelity.distance`; the trained form itself, where it is of that size.
+    """
+    variants = {variant.name: variant for variant in outcomes.manifest.variants}
+    told = []
+    for trained in dict.fromkeys(one.trained for one in found):
+        forms = [one for one in found if one.trained == trained and one.complete]
+        for quantised in (True, False):
+            here = [one for one in forms if _is_quantised(variants[one.variant]) == quantised]
+            candidates = {one.variant: one.distance for one in here if not one.worse}
+            if _is_quantised(variants[trained]) == quantised:
+                candidates[trained] = 0.0
+                here_names = [trained, *(one.variant for one in here)]
+            else:
+                here_names = [one.variant for one in here]
+            if here_names:
+                best = min(candidates, key=lambda name: candidates[name]) if candidates else None
+                others = tuple(name for name in here_names if name != best)
+                told.append(Recommendation(trained, quantised, best, others))
+    return told
+
+
+def _is_quantised(variant: VariantInfo) -> bool:
+    return variant.quantization is not None and variant.merge != "dequantized"
+
+
+def _with(one: Fidelity, differences: dict[tuple[str, str], Difference]) -> Fidelity:
+    return Fidelity(**{**vars(one), "differences": differences})
+
+
+def _direction(outcomes: Outcomes, task: str, metric: str) -> bool | None:
+    info = outcomes.task(task)
+    found = None if info is None else outcomes.metric(info, metric)
+    return None if found is None else found.higher_is_better
+
+
+def _measure(outcomes: Outcomes, variant: VariantInfo, trained: VariantInfo, seed: int) -> Fidelity:
+    flips, texts, sums = [0, 0], [0, 0], list[Floats]()
+    differences = {}
+    complete = True
+    divergences: dict[str, float] = {}
+    for info, own, other in _cells(outcomes, variant.name, trained.name):
+        if own is None:
+            complete = False
+            continue
+        for metric, headline in outcomes.metrics(info):
+            key = (metric.name, metric.filter)
+            if headline and key in own.metrics and key in other.metrics:
+                differences[info.name, metric.name] = paired_difference(
+                    pair(other, own, key),
+                    aggregation=metric.aggregation,
+                    higher_is_better=metric.higher_is_better,
+                    seed=seed,
+                )
+            if metric.name in (KL_DIVERGENCE, SAME_TOP_TOKEN) and _reference(outcomes, info.name) == trained.name:
+                values = own.metrics[key].values if key in own.metrics else []
+                divergences[metric.name] = float(np.mean(values)) if len(values) else float("nan")
+        changed = _changed(own, other, info.output_type)
+        (texts if info.output_type == "generate_until" else flips)[0] += changed[0]
+        (texts if info.output_type == "generate_until" else flips)[1] += changed[1]
+        if info.output_type != "generate_until":
+            sums.append(_likelihoods(own, other))
+    errors = {error.module: error.relative_to_update for error in variant.weight_error}
+    worst = max(errors, key=lambda module: errors[module]) if errors else None
+    return Fidelity(
+        variant.name,
+        trained.name,
+        flips[0],
+        flips[1],
+        texts[0],
+        texts[1],
+        _per_token(np.concatenate(sums)) if sums else None,
+        divergences.get(KL_DIVERGENCE),
+        divergences.get(SAME_TOP_TOKEN),
+        float(np.mean(list(errors.values()))) if errors else None,
+        None if worst is None else (worst, errors[worst]),
+        differences,
+        complete,
+    )
+
+
+def _cells(outcomes: Outcomes, variant: str, trained: str) -> Iterator[tuple[TaskInfo, CellValues | None, CellValues]]:
+    """Each task that the trained form answered, with its cell and the variant's, if there is one."""
+    for info in outcomes.manifest.tasks:
+        if not (info.asks(variant) and info.asks(trained)):
+            continue
+        own, other = outcomes.values(variant, info.name), outcomes.values(trained, info.name)
+        if isinstance(other, CellValues):
+            yield info, own if isinstance(own, CellValues) else None, other
+
+
+def _reference(outcomes: Outcomes, task: str) -> str | None:
+    """The variant that a task's divergence was measured from."""
+    spec: dict[str, Any] = next(
+        (one for one in outcomes.manifest.suite.get("tasks", []) if one.get("name") == task), {}
+    )
+    return (spec.get("divergence") or {}).get("reference")
+
+
+def _changed(own: CellValues, other: CellValues, output_type: str) -> tuple[int, int]:
+    """(how many answers both gave, how many of them differ): choices, or texts. None are told of other tasks."""
+    if output_type not in ("multiple_choice", "generate_until") or own.path is None or other.path is None:
+        return 0, 0
+    theirs, mine = matched(other, own)
+    before, after = read_answers(other.path), read_answers(own.path)
+    if output_type == "multiple_choice":
+        choices = before.likeliest()[theirs], after.likeliest()[mine]
+        return len(mine), int((choices[0] != choices[1]).sum())
+    texts = [answers.texts.take(answers.starts[rows]) for answers, rows in ((before, theirs), (after, mine))]
+    return len(mine), int(pc.sum(pc.not_equal(*texts)).as_py() or 0)
+
+
+def _likelihoods(own: CellValues, other: CellValues) -> Floats:
+    """(items, 2): the change of log-likelihood of all that was scored of each item, and its tokens."""
+    if own.path is None or other.path is None:
+        return np.zeros((0, 2))
+    theirs, mine = matched(other, own)
+    before, after = read_answers(other.path), read_answers(own.path)
+    change = after.sums(after.loglikelihoods)[mine] - before.sums(before.loglikelihoods)[theirs]
+    return np.stack([change, after.sums(after.tokens.astype(np.float64))[mine]], axis=1)
+
+
+def _per_token(sums: Floats) -> Interval | None:
+    sums = sums[np.isfinite(sums).all(axis=1)]
+    if len(sums) < 2 or not sums[:, 1].sum():
+        return None
+    units = Paired(sums, sums * np.array([-1.0, 1.0]), lambda totals: totals[..., 0] / totals[..., 1])
+    low, high = student_interval(units)
+    return Interval(units.estimate, low, high, "t over items")
