@@ -110,6 +110,18 @@ def size(count: int | None) -> str:
     return f"{count / 2**30:,.2f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"
 
 
+def rate(per_second: float | None) -> str:
+    """How many a second, to the whole number."""
+    return NOTHING if per_second is None else f"{per_second:,.0f}"
+
+
+def p_value(p: float | None) -> str:
+    """A p-value: `0.35`, and below 0.1 with three decimals: `0.041`, `0.002`, `< 0.001`."""
+    if p is None or not math.isfinite(p):
+        return NOTHING
+    return "< 0.001" if p < 0.001 else f"{p:.{2 if p >= 0.1 else 3}f}"
+
+
 def duration(seconds: float | None) -> str:
     """Seconds as `0.42 s`, `12.3 s`, `3 min 20 s` or `2 h 05 min`."""
     if seconds is None:

@@ -53,7 +53,7 @@ def task_view(run: RunComparison, task: TaskComparison) -> TaskView:
         differences=_differences(task),
         forests=tuple(plot for plot in plots if plot is not None),
         metrics=_all_metrics(run, task),
-        examples=tuple(_shown(example, task, run.manifest.baseline) for example in task.examples),
+        examples=tuple(shown_example(example, task, run.manifest.baseline) for example in task.examples),
     )
 
 
@@ -125,7 +125,8 @@ def _compared_cells(metric: MetricComparison, variant: str, baseline: str) -> tu
     return *_difference_cells(one), Cell(line(method))
 
 
-def _shown(example: Example, task: TaskComparison, baseline: str) -> ShownExample:
+def shown_example(example: Example, task: TaskComparison, baseline: str) -> ShownExample:
+    """An item, its prompt and what each variant answered, as far as a report shows them."""
     known = line(" (", name(example.item_id), ")") if example.item_id else ()
     choice = task.info.output_type == "multiple_choice"
     return ShownExample(

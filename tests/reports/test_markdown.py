@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
-from markdown_it.token import Token
 
 from phibench.harness.results import read_manifest
 from phibench.reports import markdown
 from phibench.reports.markdown import code, fenced, inline
 from phibench.reports.report import write_reports
+from support.inert import assert_inert_markdown, assert_tables_keep_their_columns, tokens
 from support.run_folder import HOSTILE, IMAGE, SCRIPT, VARIANTS, edit_manifest, overlapping, write_run_folder
-
-OWN_HTML = re.compile(r"</?(details|summary|code)>")
 
 
 @pytest.fixture(scope="module")
@@ -25,26 +23,14 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     return (run_dir / "report.md").read_text(encoding="utf-8")
 
 
-def _tokens(text: str) -> list[Token]:
-    blocks = MarkdownIt("commonmark").enable("table").parse(text)
-    return [token for block in blocks for token in [block, *(block.children or [])]]
-
-
-def _assert_inert(text: str) -> None:
-    for token in _tokens(text):
-        assert token.type not in ("image", "link_open"), token
-        if token.type in ("html_inline", "html_block"):
-            assert "<" not in OWN_HTML.sub("", token.content), token.content
-
-
 def test_nothing_foreign_is_rendered(text: str) -> None:
     assert "alert(1)" in text and "pixel.png" in text
-    _assert_inert(text)
-    assert sum(token.type == "heading_open" for token in _tokens(text)) == 4  # title, scores, differences, cost
+    assert_inert_markdown(text)
+    assert sum(token.type == "heading_open" for token in tokens(text)) == 4  # title, scores, differences, cost
 
 
 def test_nothing_foreign_is_linked_outside_code(text: str) -> None:
-    spoken = "\n".join(token.content for token in _tokens(text) if token.type == "text")
+    spoken = "\n".join(token.content for token in tokens(text) if token.type == "text")
     assert "octocat" in spoken
     assert not re.search(r"@\w|#\d|https?://|www\.", spoken)
 
@@ -84,7 +70,7 @@ def test_how_it_was_run_is_said(text: str) -> None:
 
 
 def test_examples_show_prompt_reference_and_answers(text: str) -> None:
-    fences = [token.content for token in _tokens(text) if token.type == "fence"]
+    fences = [token.content for token in tokens(text) if token.type == "fence"]
     assert any(fence.startswith("Summarise.") for fence in fences)
     for variant in VARIANTS:
         assert any(fence.startswith(f"{variant} says of") for fence in fences)
@@ -92,17 +78,7 @@ def test_examples_show_prompt_reference_and_answers(text: str) -> None:
 
 
 def test_tables_keep_their_columns(text: str) -> None:
-    rows = 0
-    width = 0
-    for row in text.splitlines():
-        if not row.startswith("| "):
-            width = 0
-            continue
-        cells = len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) - 1
-        width = width or cells
-        assert cells == width, row
-        rows += 1
-    assert rows > 50
+    assert_tables_keep_their_columns(text, 51)
 
 
 @pytest.mark.parametrize(
@@ -111,18 +87,18 @@ def test_tables_keep_their_columns(text: str) -> None:
 def test_escapes_hold_in_a_paragraph_and_in_a_table(hostile: str) -> None:
     for written in (inline(hostile), code(hostile)):
         page = f"{written}\n\n| a | b |\n| --- | --- |\n| {written} | end |\n\n- {written}\n"
-        _assert_inert(page)
-        tokens = _tokens(page)
-        assert sum(token.type == "td_open" for token in tokens) == 2
-        assert sum(token.type == "list_item_open" for token in tokens) == 1
+        assert_inert_markdown(page)
+        found = tokens(page)
+        assert sum(token.type == "td_open" for token in found) == 2
+        assert sum(token.type == "list_item_open" for token in found) == 1
         assert "\n" not in written
 
 
 @pytest.mark.parametrize("hostile", [*HOSTILE, "code:\n```\n# out\n", "````\n<b>out</b>\n```", "~~~\nout\n~~~"])
 def test_a_fence_holds_any_text(hostile: str) -> None:
-    tokens = _tokens(f"before\n\n{fenced(hostile)}\n\nafter")
-    assert [token.type for token in tokens if token.type in ("fence", "html_block", "heading_open")] == ["fence"]
-    assert sum(token.type == "paragraph_open" for token in tokens) == 2
+    found = tokens(f"before\n\n{fenced(hostile)}\n\nafter")
+    assert [token.type for token in found if token.type in ("fence", "html_block", "heading_open")] == ["fence"]
+    assert sum(token.type == "paragraph_open" for token in found) == 2
 
 
 def test_escaped_text_reads_as_it_was() -> None:
@@ -160,5 +136,5 @@ def test_hostile_names_everywhere(tmp_path: Path) -> None:
     )
     write_reports(run_dir)
     text = (run_dir / "report.md").read_text(encoding="utf-8")
-    _assert_inert(text)
-    test_tables_keep_their_columns(text)
+    assert_inert_markdown(text)
+    assert_tables_keep_their_columns(text, 51)
