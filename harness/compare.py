@@ -71,12 +71,15 @@ class TaskSides:
         compared: differences to the first side, slices and examples, by the sides' labels.
         scores: by metric and label.
         pairings: of each side but the first, by label.
+        early: the sides whose items were asked until a rule was decided: what compares them has an interval for that,
+            and no p-value.
         shares: the metrics of which every item's value lies between 0 and 1, so that a difference is one of points.
     """
 
     compared: TaskComparison
     scores: dict[tuple[MetricKey, str], SideScore] = field(default_factory=dict)
     pairings: dict[str, Pairing] = field(default_factory=dict)
+    early: tuple[str, ...] = ()
     shares: frozenset[MetricKey] = frozenset()
 
     def shown(self) -> list[MetricComparison]:
@@ -163,7 +166,7 @@ def _compare_task(info: TaskInfo, sides: Sequence[Side], examples: int, seed: in
     pairings = {side.label: _pairing(info, first, side, found) for side in sides[1:]}
     comparable = {label: cell for label, cell in cells.items() if label == first.label or not pairings[label].reasons}
     metrics = first.run.metrics(info)
-    early = {side.label for side in sides if _stopped_early(side, info.name)}
+    early = [side.label for side in sides if _stopped_early(side, info.name)]
     compared = compare_metrics(metrics, first.label, comparable, seed)
     if early and first.label in comparable:
         compared = [_sequential(metric, first.label, comparable, early) for metric in compared]
@@ -181,6 +184,7 @@ def _compare_task(info: TaskInfo, sides: Sequence[Side], examples: int, seed: in
             for side in sides
         },
         pairings=pairings,
+        early=tuple(early),
         shares=frozenset(
             (metric.name, metric.filter) for metric, _ in metrics if _is_share(metric, list(cells.values()))
         ),
@@ -230,7 +234,7 @@ def _stopped_early(side: Side, task: str) -> bool:
 
 
 def _sequential(
-    metric: MetricComparison, first: str, cells: Mapping[str, CellValues], early: set[str]
+    metric: MetricComparison, first: str, cells: Mapping[str, CellValues], early: Sequence[str]
 ) -> MetricComparison:
     """The same where items were asked until a rule was decided: with intervals that hold at any time, and no p-value.
 

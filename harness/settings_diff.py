@@ -74,7 +74,7 @@ def _settings(side: Side, tasks: set[str]) -> dict[str, Any]:
         "training": {key: value for key, value in training.items() if key not in _OUTCOMES},
         "identity": {
             "sha256": variant.identity,
-            **{key: value for key, value in variant.parts.items() if not key.startswith("version:")},
+            **{key: value for key, value in variant.parts.items() if not key.startswith("version:") and key != "merge"},
         },
         "tasks": {
             info.name: {**asked.get(info.name, {}), **_task(info), "name": None}

@@ -138,7 +138,7 @@ def family_note(found: SideBySide) -> Line:
 
 def _sides(sides: list[Side]) -> Table:
     headings = ("Side", "Form", "Base", "Adapter", "Made", "Run")
-    columns = tuple(Column(line(heading), wide=heading == "Run") for heading in headings)
+    columns = tuple(Column(line(heading)) for heading in headings)
     rows = []
     for number, side in enumerate(sides):
         manifest, adapter = side.run.manifest, side.adapter
@@ -152,7 +152,7 @@ def _sides(sides: list[Side]) -> Table:
                 Cell(line(name(side.variant.kind))),
                 Cell(line(name(manifest.model or fmt.NOTHING))),
                 Cell(of_adapter),
-                Cell(line(name(manifest.started))),
+                Cell(line(name(manifest.started[:16]))),
                 Cell(line(name(side.run.label), " (", prose(fmt.one_line(manifest.name, 40)), ")")),
             )
         )

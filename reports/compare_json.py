@@ -133,6 +133,7 @@ class TaskJson(_Model):
     config_hash: str
     sentences: list[str]
     pairings: dict[str, PairingJson]
+    early: list[str] = Field(description="sides whose items were asked until a rule was decided: no p-values")
     metrics: list[MetricJson]
     slices: dict[str, SlicesJson]
     examples: list[dict[str, Any]]
@@ -207,6 +208,7 @@ def _task(found: SideBySide, task: TaskSides) -> TaskJson:
             )
             for label, one in task.pairings.items()
         },
+        early=list(task.early),
         metrics=[_metric(found, task, one) for one in task.compared.metrics],
         slices={
             label: SlicesJson(looked_at=one.looked_at, found=[asdict(slice_) for slice_ in one.found])

@@ -32,7 +32,7 @@ def compared_task(found: SideBySide, task: TaskSides, sentences: Sequence[Line])
             name(info.dataset),
         ),
         sentences=tuple(sentences),
-        notes=(*_left_out(found, task), *_slice_notes(task)),
+        notes=(*_early(task), *_left_out(found, task), *_slice_notes(task)),
         scores=_scores("Scores and paired differences", found, task, shown, told=False),
         forests=tuple(plot for plot in plots if plot is not None),
         slices=_slices(task),
@@ -105,6 +105,13 @@ def _difference_cells(found: Difference) -> tuple[Cell, ...]:
         Cell(line(prose(fmt.reading(found))), found.verdict),
         Cell(line(found.interval.method if found.interval else fmt.NOTHING)),
     )
+
+
+def _early(task: TaskSides) -> list[Line]:
+    if not task.early:
+        return []
+    said = line("Items were asked until a rule was decided, of ", *joined(list(task.early)), ": differences to ")
+    return [said + line("these have intervals that hold however often one looked, and no p-value.")]
 
 
 def _left_out(found: SideBySide, task: TaskSides) -> list[Line]:

@@ -251,6 +251,7 @@ def test_items_that_were_asked_until_a_rule_was_decided_have_intervals_for_that(
         assert one.interval.estimate == pytest.approx(plain.interval.estimate)
         assert one.interval.low < plain.interval.low and one.interval.high > plain.interval.high
         assert (one.p, one.adjusted_p) == (None, None)
+        assert found.early == (f"{run}:{variant}",)
         edit_cell(run, variant, "arc_easy", stopped_early=False)
 
 
