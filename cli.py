@@ -9,6 +9,7 @@ from typing import Annotated, NoReturn
 import typer
 
 from . import __version__
+from .commands.compare import compare
 from .commands.console import ERR, OUT, complain
 from .commands.look import doctor, list_names
 from .commands.options import EXIT_CODES
@@ -51,6 +52,7 @@ app.command(epilog="Exit codes: 0 done, 2 a mistake to mend, 130 interrupted; th
     synthesize
 )
 app.command(epilog="Exit codes: 0 done, 2 a mistake to mend, such as a folder that holds no run.")(report)
+app.command(epilog="Exit codes: 0 done, 2 a mistake to mend, such as a variant that the run does not have.")(compare)
 app.command(epilog="Exit codes: 0 done, 2 a mistake to mend, such as an adapter of another base, 130 interrupted.")(
     merge
 )

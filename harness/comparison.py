@@ -24,7 +24,7 @@ from .run_folder import MANIFEST
 from .slices import Slices, find_slices
 from .spread import SeedSpread, measure_spread
 from .stats import Difference, paired_difference
-from .stats.family import corrected
+from .stats.family import Correction, corrected
 from .suite import ClaimSpec, StatisticsSpec
 from .values import CellValues, matched, pair
 
@@ -117,11 +117,11 @@ def compare_run(
                 gaps.append(found)
             else:
                 cells[variant.name] = found
-        metrics = _compare_metrics(outcomes.metrics(info), manifest.baseline, cells, seed)
+        metrics = compare_metrics(outcomes.metrics(info), manifest.baseline, cells, seed)
         slices = _slices(metrics, manifest.baseline, cells, statistics)
         picked = pick_examples(info, metrics[0].info, manifest.baseline, cells, examples, seed) if metrics else []
         tasks.append(TaskComparison(info, metrics, slices, picked))
-    tasks = _corrected(tasks, statistics)
+    tasks = corrected_together(tasks, statistics.correction)
     fidelity = measure_fidelity(outcomes, correction=statistics.correction, seed=seed)
     return RunComparison(
         outcomes,
@@ -155,9 +155,17 @@ def read_part(manifest: Manifest, kind: type[_S], part: object, run_dir: Path) -
         ) from None
 
 
-def _compare_metrics(
+def compare_metrics(
     metrics: list[tuple[MetricInfo, bool]], baseline: str, cells: Mapping[str, CellValues], seed: int
 ) -> list[MetricComparison]:
+    """Every cell's differences to the baseline's, by name.
+
+    Args:
+        metrics: each with whether it is a headline.
+        baseline: the name of the cell that differences are taken to.
+        cells: of one task, by name.
+        seed: of the resampling.
+    """
     compared = []
     for metric, headline in metrics:
         key = (metric.name, metric.filter)
@@ -175,8 +183,8 @@ def _compare_metrics(
     return compared
 
 
-def _corrected(tasks: list[TaskComparison], statistics: StatisticsSpec) -> list[TaskComparison]:
-    """The same with the headline metrics' differences corrected for their number over the whole run."""
+def corrected_together(tasks: list[TaskComparison], correction: Correction = "holm") -> list[TaskComparison]:
+    """The same with the headline metrics' differences corrected for their number over all of these tasks."""
     family = {
         (task.info.name, index, variant): one
         for task in tasks
@@ -190,7 +198,7 @@ def _corrected(tasks: list[TaskComparison], statistics: StatisticsSpec) -> list[
         for index, metric in enumerate(task.metrics)
         for variant in metric.differences
     }
-    found = corrected(family, directions, statistics.correction)
+    found = corrected(family, directions, correction)
     return [
         replace(
             task,

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,7 +15,7 @@ from .results import MetricInfo, TaskInfo
 from .stats.interval import Floats
 from .values import CellValues, matched
 
-_ITEM_COLUMNS = ["item_id", "prompt", "choices", "target", "responses"]
+_ITEM_COLUMNS = ("item_id", "prompt", "choices", "target", "responses")
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ def pick_examples(
     picked = _most_telling(values, baseline, metric.higher_is_better, count, seed)
     # Of the cells that have it: its row there.
     places = [{name: int(rows[name][row]) for name in values if rows[name][row] >= 0} for row, _ in picked]
-    answers = {name: _read_items(cell, [at[name] for at in places if name in at]) for name, cell in cells.items()}
+    answers = {name: read_items(cell, [at[name] for at in places if name in at]) for name, cell in cells.items()}
     return [
         _example(
             int(cells[baseline].items[row]),
@@ -115,8 +115,8 @@ def _most_telling(
     return picked + [(int(row), False) for row in worsened[: count - gained]]
 
 
-def _read_items(cell: CellValues, rows: list[int]) -> dict[int, dict[str, Any]]:
-    """The wide columns of a few rows of a cell, without reading everybody's."""
+def read_items(cell: CellValues, rows: list[int], columns: Sequence[str] = _ITEM_COLUMNS) -> dict[int, dict[str, Any]]:
+    """The wide columns of a few rows of a cell, without reading everybody's; none where the records were not kept."""
     if cell.path is None:
         return {}
     found: dict[int, dict[str, Any]] = {}
@@ -125,7 +125,7 @@ def _read_items(cell: CellValues, rows: list[int]) -> dict[int, dict[str, Any]]:
         for group in range(file.num_row_groups):
             end = start + file.metadata.row_group(group).num_rows
             if here := [row for row in rows if start <= row < end]:
-                table = file.read_row_group(group, columns=_ITEM_COLUMNS).take([row - start for row in here])
+                table = file.read_row_group(group, columns=list(columns)).take([row - start for row in here])
                 found.update(zip(here, table.to_pylist(), strict=True))
             start = end
     return found

@@ -44,6 +44,23 @@ def split_reference(text: str) -> tuple[Path, str] | None:
     return Path(folder).expanduser(), name
 
 
+def find_variant(manifest: Manifest, name: str, where: str) -> VariantInfo:
+    """A run's variant by its name.
+
+    Raises:
+        UserError: the run has none of this name; it tells the nearest one.
+    """
+    variants = {variant.name: variant for variant in manifest.variants}
+    if name not in variants:
+        near = difflib.get_close_matches(name, variants, n=1)
+        raise UserError(
+            "the run has no variant of this name",
+            where=where,
+            fix=f'did you mean "{near[0]}"?' if near else f"it has: {', '.join(variants)}",
+        )
+    return variants[name]
+
+
 def find_measured(run_dir: Path, name: str, *, offline: bool = False) -> Measured:
     """Find a variant of a run again: its base, its quantisation, and its adapter as it was then.
 
@@ -53,15 +70,7 @@ def find_measured(run_dir: Path, name: str, *, offline: bool = False) -> Measure
     """
     manifest = read_manifest(run_dir)
     where = f"{run_dir}:{name}"
-    variants = {variant.name: variant for variant in manifest.variants}
-    if name not in variants:
-        near = difflib.get_close_matches(name, variants, n=1)
-        raise UserError(
-            "the run has no variant of this name",
-            where=where,
-            fix=f'did you mean "{near[0]}"?' if near else f"it has: {', '.join(variants)}",
-        )
-    variant = variants[name]
+    variant = find_variant(manifest, name, where)
     made = [one.name for one in manifest.variants if one.adapter is not None and one.identity is not None]
     if variant.adapter is None or variant.identity is None:
         what = "this variant is the base, without an adapter" if variant.adapter is None else "it was never made"

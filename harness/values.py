@@ -132,12 +132,20 @@ def matched(baseline: CellValues, variant: CellValues) -> tuple[NDArray[np.int64
     return found[rows].astype(np.int64), rows
 
 
+def _order(baseline: CellValues, variant: CellValues) -> tuple[NDArray[np.int64], NDArray[np.int64]]:
+    """The rows of both cells' items, in the order of the one whose items were asked until something was decided."""
+    if baseline.early and not variant.early:
+        right, left = matched(variant, baseline)
+        return left, right
+    return matched(baseline, variant)
+
+
 def pair(baseline: CellValues, variant: CellValues, metric: MetricKey) -> Pairs:
     """The values of a metric on the items that both cells have one for; none where one has no such metric."""
     mine, other = baseline.metrics.get(metric), variant.metrics.get(metric)
     if mine is None or other is None:
         return Pairs([], [], 0 if mine is None else len(mine.rows), 0 if other is None else len(other.rows))
-    left, right = matched(baseline, variant)
+    left, right = _order(baseline, variant)
     if len(mine.rows) < len(baseline) or len(other.rows) < len(variant):
         both = np.isin(left, mine.rows) & np.isin(right, other.rows)
         left, right = left[both], right[both]
@@ -148,7 +156,7 @@ def pair(baseline: CellValues, variant: CellValues, metric: MetricKey) -> Pairs:
         len(mine.rows) - len(left),
         len(other.rows) - len(right),
         None if sources is None else np.unique(sources[left], return_inverse=True)[1],
-        variant.early,
+        baseline.early or variant.early,
     )
 
 

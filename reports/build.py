@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 
 from ..harness.comparison import MetricComparison, RunComparison, TaskComparison
+from ..harness.costs import costs_of
 from ..harness.outcomes import Gap
 from ..harness.results import STOPPED
 from ..harness.stats import Verdict
@@ -172,21 +173,15 @@ def _costs(run: RunComparison) -> Table:
         Column(line("Scoring, tokens/s"), numeric=True),
         Column(line("Generation, tokens/s"), numeric=True),
     )
-    generated = {task.info.name for task in run.tasks if task.info.output_type == "generate_until"}
     rows = []
     for variant in run.manifest.variants:
-        cells = [one for one in run.results.cells if one.variant == variant.name and one.status == "done"]
-        scored = [one for one in cells if one.task not in generated]
-        written = [one for one in cells if one.task in generated]
-        real = variant.real_form  # it ran on dequantised weights: what counts was measured before
-        # Generating takes what memory helps its speed, so that scoring says more of what a form needs.
-        peaks = [real.peak_memory_bytes] if real else [one.peak_memory_bytes for one in scored or written]
+        found = costs_of(run.outcomes, variant)
         shown = (
-            fmt.size(variant.model_bytes),
-            fmt.size(max((peak for peak in peaks if peak is not None), default=None)),
-            fmt.duration(variant.load_seconds),
-            _rate([(one.tokens_in, one.seconds) for one in ([real] if real else scored)]),
-            _rate([(one.tokens_out, one.seconds) for one in written]),
+            fmt.size(found.model_bytes),
+            fmt.size(found.peak_memory_bytes),
+            fmt.duration(found.load_seconds),
+            fmt.rate(found.scoring_rate),
+            fmt.rate(found.generation_rate),
         )
         rows.append((Cell(line(name(variant.name))), *(Cell(line(text)) for text in shown)))
     caption = "Scoring counts every request's tokens, shared or not, and generation those that were written"
@@ -197,9 +192,3 @@ def _costs(run: RunComparison) -> Table:
     else:
         caption += "; peak memory is of scoring, where anything is scored"
     return Table(caption, columns, tuple(rows))
-
-
-def _rate(work: list[tuple[int, float]]) -> str:
-    """Tokens per second over several cells: (tokens, seconds) each."""
-    seconds = sum(entry[1] for entry in work)
-    return f"{sum(entry[0] for entry in work) / seconds:,.0f}" if seconds > 0 else fmt.NOTHING

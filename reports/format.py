@@ -13,7 +13,7 @@ import unicodedata
 
 from ..harness.results import MetricInfo
 from ..harness.stats import Difference, Interval, Verdict
-from ..harness.stats.power import smallest_difference
+from ..harness.stats.power import resolvable
 
 NOTHING = "\N{EN DASH}"
 MARKS = {Verdict.BETTER: "▲", Verdict.WORSE: "▼", Verdict.DIFFERENT: "◆", Verdict.UNCLEAR: ""}
@@ -70,13 +70,6 @@ def difference(found: Difference) -> str:
     return NOTHING if found.interval is None else interval(found.interval)
 
 
-def p_value(p: float | None) -> str:
-    """A p-value such as `0.031` or `< 0.001`, or a dash."""
-    if p is None:
-        return NOTHING
-    return "< 0.001" if p < 0.001 else f"{p:.2f}" if p >= 0.1 else f"{p:.3f}"
-
-
 def effect(found: Difference) -> str:
     """The effect size d_z, or a dash."""
     return NOTHING if found.effect is None else number(found.effect, 2, signed=True)
@@ -84,9 +77,7 @@ def effect(found: Difference) -> str:
 
 def resolved(found: Difference) -> str | None:
     """The smallest difference that its items resolve, such as `60 items resolve 0.12`; None where that is not known."""
-    if not found.spread or found.sources is not None:
-        return None
-    least = smallest_difference(found.items, found.spread)
+    least = resolvable(found)
     return None if least is None else f"{plural(found.items, 'item')} resolve {least:.2g}"
 
 
@@ -134,6 +125,18 @@ def size(count: int | None) -> str:
     if count is None:
         return NOTHING
     return f"{count / 2**30:,.2f} GiB" if count >= 2**30 else f"{count / 2**20:,.1f} MiB"
+
+
+def rate(per_second: float | None) -> str:
+    """How many a second, to the whole number."""
+    return NOTHING if per_second is None else f"{per_second:,.0f}"
+
+
+def p_value(p: float | None) -> str:
+    """A p-value: `0.35`, and below 0.1 with three decimals: `0.041`, `0.002`, `< 0.001`."""
+    if p is None or not math.isfinite(p):
+        return NOTHING
+    return "< 0.001" if p < 0.001 else f"{p:.{2 if p >= 0.1 else 3}f}"
 
 
 def duration(seconds: float | None) -> str:

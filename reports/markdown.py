@@ -14,7 +14,7 @@ from . import format as fmt
 from .view import Block, Cell, Column, Line, ShownExample, Table, View, line, mark, name
 
 LONGEST = 65_000  # characters: GitHub refuses a comment beyond 65,536
-_LEFT_OUT = "Left out, to stay within the length of a comment (report.html has them): {}.\n"
+_LEFT_OUT = "Left out, to stay within the length of a comment ({} has them): {}.\n"
 # What is kept first when not all folds fit; examples come after these.
 _KEPT_FIRST = ("how it was run", "all metrics")
 # What GitHub takes for a mention, an issue or an address even where Markdown is escaped.
@@ -31,13 +31,13 @@ def render_markdown(view: View) -> str:
     folds = {}
     metrics = by_task("All metrics", [(task.task, task.metrics) for task in view.tasks])
     if metrics is not None:
-        folds["all metrics"] = _fold(line("All metrics"), pipe_table(metrics))
+        folds["all metrics"] = fold(line("All metrics"), pipe_table(metrics))
     for task in view.tasks:
         if task.examples:
-            examples = "\n\n".join(_example(example) for example in task.examples)
-            folds[f"examples of {code(task.task)}"] = _fold(line("Examples: ", name(task.task)), examples)
-    folds["how it was run"] = _fold(line("How it was run"), "\n\n".join(_block(block) for block in view.how))
-    return _fitted(_first_screens(view), folds) + f"\nMade by phibench {inline(view.version)}.\n"
+            examples = "\n\n".join(example_text(example) for example in task.examples)
+            folds[f"examples of {code(task.task)}"] = fold(line("Examples: ", name(task.task)), examples)
+    folds["how it was run"] = fold(line("How it was run"), "\n\n".join(_block(block) for block in view.how))
+    return fitted(_first_screens(view), folds) + f"\nMade by phibench {inline(view.version)}.\n"
 
 
 def inline(text: str) -> str:
@@ -123,7 +123,7 @@ def _first_screens(view: View) -> str:
     return "\n\n".join(parts) + "\n"
 
 
-def _fold(title: Line, body: str) -> str:
+def fold(title: Line, body: str) -> str:
     """A folded part. Its title stands in HTML, where Markdown is not read."""
     shown = "".join(
         f"<code>{html.escape(span.text)}</code>" if span.kind == "name" else html.escape(span.text) for span in title
@@ -131,8 +131,8 @@ def _fold(title: Line, body: str) -> str:
     return f"\n<details>\n<summary>{shown}</summary>\n\n{body}\n\n</details>\n"
 
 
-def _fitted(start: str, folds: dict[str, str]) -> str:
-    """The start and, in their own order, the folds that fit, with a note on those that do not."""
+def fitted(start: str, folds: dict[str, str], elsewhere: str = "report.html") -> str:
+    """The start and, in their own order, the folds that fit, with a note on those that do not and where they are."""
     room = LONGEST - len(start) - len(_LEFT_OUT) - sum(len(title) + 2 for title in folds) - 100
     kept = set()
     for title in sorted(folds, key=lambda title: _KEPT_FIRST.index(title) if title in _KEPT_FIRST else 9):
@@ -140,7 +140,7 @@ def _fitted(start: str, folds: dict[str, str]) -> str:
             room -= len(folds[title])
             kept.add(title)
     missing = [title for title in folds if title not in kept]
-    note = "\n" + _LEFT_OUT.format(", ".join(missing)) if missing else ""
+    note = "\n" + _LEFT_OUT.format(elsewhere, ", ".join(missing)) if missing else ""
     return start + "".join(text for title, text in folds.items() if title in kept) + note
 
 
@@ -157,7 +157,8 @@ def _block(block: Block) -> str:
     return "\n\n".join(parts)
 
 
-def _example(example: ShownExample) -> str:
+def example_text(example: ShownExample) -> str:
+    """An item with what each variant answered."""
     parts = [f"**{text_of(example.title)}**"]
     if example.prompt is not None:
         parts.append(fenced(example.prompt))

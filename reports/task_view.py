@@ -57,7 +57,7 @@ def task_view(run: RunComparison, task: TaskComparison) -> TaskView:
         forests=tuple(plot for plot in plots if plot is not None),
         slices=tuple(_slices(task)),
         metrics=_all_metrics(run, task),
-        examples=tuple(_shown(example, task, run.manifest.baseline) for example in task.examples),
+        examples=tuple(shown_example(example, task, run.manifest.baseline) for example in task.examples),
     )
 
 
@@ -163,7 +163,8 @@ def _slices(task: TaskComparison) -> Iterator[Line]:
     yield rest + line(f"{fmt.plural(looked, 'slice')} a variant looked at, two questions each, corrected by Holm.")
 
 
-def _shown(example: Example, task: TaskComparison, baseline: str) -> ShownExample:
+def shown_example(example: Example, task: TaskComparison, baseline: str) -> ShownExample:
+    """An item, its prompt and what each variant answered, as far as a report shows them."""
     known = line(" (", name(example.item_id), ")") if example.item_id else ()
     choice = task.info.output_type == "multiple_choice"
     return ShownExample(

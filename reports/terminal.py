@@ -17,7 +17,7 @@ from . import format as fmt
 from .claims import told
 from .task_view import score_of
 
-_STYLES = {
+STYLES = {
     Verdict.BETTER: "bold blue",
     Verdict.WORSE: "bold red",
     Verdict.DIFFERENT: "bold",
@@ -97,4 +97,4 @@ def _cell(run: RunComparison, variant: str, task: TaskComparison, metric: Metric
     one = metric.differences.get(variant)
     verdict = one.verdict if one is not None and one.verdict is not None else Verdict.UNCLEAR
     # The mark stands in front, so that the numbers line up on the right.
-    return Text(f"{fmt.MARKS[verdict]} {fmt.score(found.value, found.stderr)}".lstrip(), style=_STYLES[verdict])
+    return Text(f"{fmt.MARKS[verdict]} {fmt.score(found.value, found.stderr)}".lstrip(), style=STYLES[verdict])

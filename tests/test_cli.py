@@ -25,7 +25,7 @@ name = "base"
 [[tasks]]
 name = "mini_piqa"
 """
-COMMANDS = ("run", "train", "merge", "push", "synthesize", "check", "list", "report", "doctor")
+COMMANDS = ("run", "train", "merge", "push", "synthesize", "check", "list", "report", "compare", "doctor")
 
 
 def suite(text: str = SUITE, name: str = "mine.toml") -> str:
@@ -95,6 +95,8 @@ def test_version(phibench: Command) -> None:
     ["run", "quickstart", "--limt", "3"],
     ["list"],
     ["report"],
+    ["compare"],
+    ["compare", "a", "b", "--examples", "-1"],
     ["--versoin"],
 ])  # fmt: skip
 def test_wrong_usage_is_a_users_mistake(arguments: list[str], phibench: Command) -> None:
@@ -363,8 +365,11 @@ def test_the_module_runs_with_the_same_exit_codes(arguments: list[str], code: in
     assert "Traceback" not in ended.stderr
 
 
+COMPARE = "compare run:base run:merged --html c.html --md c.md --json c.json"
+
+
 @pytest.mark.parametrize(
-    "command", ["check quickstart", "check mine.toml", "list tasks arc", "list recipes", "report run"]
+    "command", ["check quickstart", "check mine.toml", "list tasks arc", "list recipes", "report run", COMPARE]
 )
 def test_light_commands_import_no_torch(command: str, tmp_path: Path) -> None:
     write_run_folder(tmp_path / "run", items=4)

@@ -6,6 +6,8 @@ import math
 
 import numpy as np
 
+from .paired import Difference
+
 LEVEL = 0.05
 POWER = 0.8
 
@@ -28,6 +30,18 @@ def smallest_difference(items: int, spread: float, *, level: float = LEVEL, powe
         return 0.0
     effect = _solve(items, level, power)
     return None if effect is None else effect * spread
+
+
+def resolvable(found: Difference) -> float | None:
+    """The smallest true difference that as many items, which spread as these do, would have shown; see above.
+
+    Returns:
+        In the metric's unit; None for other metrics than means, where no item differs by more or less than the others
+        (the spread says nothing), and where items share sources (they are fewer draws than items).
+    """
+    if not found.spread or found.sources is not None:
+        return None
+    return smallest_difference(found.items, found.spread)
 
 
 def smallest_change(items: int, changed: float, *, level: float = LEVEL, power: float = POWER) -> float | None:

@@ -4,66 +4,14 @@ from __future__ import annotations
 
 import itertools
 import re
-from html.parser import HTMLParser
 from pathlib import Path
 
 import pytest
 
 from phibench.harness.results import read_manifest
 from phibench.reports.report import write_reports
+from support.inert import Page, assert_inert_page
 from support.run_folder import HOSTILE, IMAGE, SCRIPT, edit_manifest, overlapping, write_run_folder
-
-VOID = {"meta", "line", "circle", "polyline"}  # elements without content; the last three are written <line/>
-FETCHING = {
-    "script",
-    "img",
-    "link",
-    "iframe",
-    "object",
-    "embed",
-    "video",
-    "audio",
-    "form",
-    "base",
-    "a",
-    "image",
-    "use",
-}
-
-
-class Page(HTMLParser):
-    """Elements with their attributes and ancestors, and the text that is shown."""
-
-    def __init__(self, text: str) -> None:
-        super().__init__(convert_charrefs=True)
-        self.elements: list[tuple[str, dict[str, str | None], list[str]]] = []
-        self.words: list[str] = []
-        self._open: list[str] = []
-        self.feed(text)
-        self.close()
-        assert self._open == []
-
-    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs), list(self._open)))
-        if tag not in VOID:
-            self._open.append(tag)
-
-    def handle_startendtag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        self.elements.append((tag, dict(attrs), list(self._open)))
-
-    def handle_endtag(self, tag: str) -> None:
-        assert self._open.pop() == tag
-
-    def handle_data(self, data: str) -> None:
-        if "style" not in self._open:
-            self.words.append(data)
-
-    def named(self, tag: str) -> list[dict[str, str | None]]:
-        return [attributes for name, attributes, _ in self.elements if name == tag]
-
-    @property
-    def shown(self) -> str:
-        return " ".join("".join(self.words).split())
 
 
 def _page(run_dir: Path) -> Page:
@@ -76,14 +24,8 @@ def page(tmp_path_factory: pytest.TempPathFactory) -> Page:
     return _page(write_run_folder(tmp_path_factory.mktemp("runs") / "run"))
 
 
-def _assert_inert(page: Page) -> None:
-    for tag, attributes, _ in page.elements:
-        assert tag not in FETCHING
-        assert not any(name.startswith("on") or name in ("src", "href", "style", "xlink:href") for name in attributes)
-
-
 def test_nothing_is_fetched_and_nothing_runs(page: Page, tmp_path: Path) -> None:
-    _assert_inert(page)
+    assert_inert_page(page)
     policies = [one["content"] for one in page.named("meta") if one.get("http-equiv") == "Content-Security-Policy"]
     assert policies == ["default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'"]
     run_dir = write_run_folder(tmp_path / "run", items=8)
@@ -102,7 +44,16 @@ def test_foreign_text_is_shown_as_text(page: Page) -> None:
 
 
 def test_scores_and_differences_are_said(page: Page) -> None:
-    for said in ("0.533 ± 0.065", "+0.133 [+0.045, +0.222]", "8 / 0 / 52", "▲ better", "▼ worse", "26.05"):
+    for said in (
+        "0.533 ± 0.065",
+        "+0.13 [+0.05, +0.25]",
+        "0.012",
+        "McNemar, mid-p",
+        "8 / 0 / 52",
+        "▲ better",
+        "▼ worse",
+        "26.05",
+    ):
         assert said in page.shown
     assert "3 variants of owner/small-model on 3 tasks (180 items)" in page.shown
     assert "wikitext" in page.shown and "1.70 GiB" in page.shown and "cae662172fd4" in page.shown
@@ -159,6 +110,6 @@ def test_hostile_names_everywhere(tmp_path: Path) -> None:
         adapters=[overlapping(manifest.adapters[0], evil)],
     )
     page = _page(run_dir)
-    _assert_inert(page)
+    assert_inert_page(page)
     assert len(page.named("style")) == len(page.named("title")) == 1
     assert not {"\u202e", "\x00", "\x1b"} & set(page.shown)

@@ -7,15 +7,13 @@ from pathlib import Path
 
 import pytest
 from markdown_it import MarkdownIt
-from markdown_it.token import Token
 
 from phibench.harness.results import read_manifest
 from phibench.reports import markdown
 from phibench.reports.markdown import code, fenced, inline
 from phibench.reports.report import write_reports
+from support.inert import assert_inert_markdown, assert_tables_keep_their_columns, tokens
 from support.run_folder import HOSTILE, IMAGE, SCRIPT, VARIANTS, edit_manifest, overlapping, write_run_folder
-
-OWN_HTML = re.compile(r"</?(details|summary|code)>")
 
 
 @pytest.fixture(scope="module")
@@ -25,26 +23,14 @@ def text(tmp_path_factory: pytest.TempPathFactory) -> str:
     return (run_dir / "report.md").read_text(encoding="utf-8")
 
 
-def _tokens(text: str) -> list[Token]:
-    blocks = MarkdownIt("commonmark").enable("table").parse(text)
-    return [token for block in blocks for token in [block, *(block.children or [])]]
-
-
-def _assert_inert(text: str) -> None:
-    for token in _tokens(text):
-        assert token.type not in ("image", "link_open"), token
-        if token.type in ("html_inline", "html_block"):
-            assert "<" not in OWN_HTML.sub("", token.content), token.content
-
-
 def test_nothing_foreign_is_rendered(text: str) -> None:
     assert "alert(1)" in text and "pixel.png" in text
-    _assert_inert(text)
-    assert sum(token.type == "heading_open" for token in _tokens(text)) == 4  # title, scores, differences, cost
+    assert_inert_markdown(text)
+    assert sum(token.type == "heading_open" for token in tokens(text)) == 5  # title, scores, forms, differences, cost
 
 
 def test_nothing_foreign_is_linked_outside_code(text: str) -> None:
-    spoken = "\n".join(token.content for token in _tokens(text) if token.type == "text")
+    spoken = "\n".join(token.content for token in tokens(text) if token.type == "text")
     assert "octocat" in spoken
     assert not re.search(r"@\w|#\d|https?://|www\.", spoken)
 
@@ -67,12 +53,18 @@ def test_first_screen_comes_in_order(text: str) -> None:
 def test_scores_differences_and_costs_are_said(text: str) -> None:
     assert "| `adapter-nf4` | 0.533 ± 0.065 ▲ |" in text
     assert "| 26.05 ▼ |" in text
-    assert "| `arc_easy` | `acc` ↑ | `adapter-nf4` | +0.133 [+0.045, +0.222] | 8 / 0 / 52 | ▲ better |" in text
-    assert "| `merged` | +0.033 [−0.033, +0.100] | 3 / 1 / 56 | no clear difference |" in text
+    assert (
+        "| `arc_easy` | `acc` ↑ | `adapter-nf4` | +0.13 [+0.05, +0.25] | 0.012 | +0.39 | 8 / 0 / 52 | ▲ better |"
+        in text
+    )
+    assert (
+        "| `merged` | +0.033 [−0.058, +0.134] | 0.75 | +0.13 | 3 / 1 / 56 | no clear difference; 60 items resolve 0.095 |"
+        in text
+    )
     assert "| `adapter-nf4` | 1.70 GiB | 1.50 GiB | 12.3 s | 1,155 | 400 |" in text
     assert (
-        "| `wikitext` | `bits_per_byte` ↓ | `adapter-nf4` | 0.941 | 60 | +0.0564 [+0.0534, +0.0595] | 0 / 60 / 0 "
-        "| ▼ worse | paired bootstrap, 2,000 resamples |"
+        "| `wikitext` | `bits_per_byte` ↓ | `adapter-nf4` | 0.941 | 60 | +0.0564 [+0.0532, +0.0597] | < 0.001 | – "
+        "| 0 / 60 / 0 | ▼ worse | paired BCa bootstrap and t, 10,000 resamples; permutation |"
     ) in text
     assert "not compared: no interval is known for the aggregation 'bleu'" in text
 
@@ -84,7 +76,7 @@ def test_how_it_was_run_is_said(text: str) -> None:
 
 
 def test_examples_show_prompt_reference_and_answers(text: str) -> None:
-    fences = [token.content for token in _tokens(text) if token.type == "fence"]
+    fences = [token.content for token in tokens(text) if token.type == "fence"]
     assert any(fence.startswith("Summarise.") for fence in fences)
     for variant in VARIANTS:
         assert any(fence.startswith(f"{variant} says of") for fence in fences)
@@ -92,17 +84,7 @@ def test_examples_show_prompt_reference_and_answers(text: str) -> None:
 
 
 def test_tables_keep_their_columns(text: str) -> None:
-    rows = 0
-    width = 0
-    for row in text.splitlines():
-        if not row.startswith("| "):
-            width = 0
-            continue
-        cells = len(re.findall(r"(?<!\\)(?:\\\\)*\|", row)) - 1
-        width = width or cells
-        assert cells == width, row
-        rows += 1
-    assert rows > 50
+    assert_tables_keep_their_columns(text, 51)
 
 
 @pytest.mark.parametrize(
@@ -111,18 +93,18 @@ def test_tables_keep_their_columns(text: str) -> None:
 def test_escapes_hold_in_a_paragraph_and_in_a_table(hostile: str) -> None:
     for written in (inline(hostile), code(hostile)):
         page = f"{written}\n\n| a | b |\n| --- | --- |\n| {written} | end |\n\n- {written}\n"
-        _assert_inert(page)
-        tokens = _tokens(page)
-        assert sum(token.type == "td_open" for token in tokens) == 2
-        assert sum(token.type == "list_item_open" for token in tokens) == 1
+        assert_inert_markdown(page)
+        found = tokens(page)
+        assert sum(token.type == "td_open" for token in found) == 2
+        assert sum(token.type == "list_item_open" for token in found) == 1
         assert "\n" not in written
 
 
 @pytest.mark.parametrize("hostile", [*HOSTILE, "code:\n```\n# out\n", "````\n<b>out</b>\n```", "~~~\nout\n~~~"])
 def test_a_fence_holds_any_text(hostile: str) -> None:
-    tokens = _tokens(f"before\n\n{fenced(hostile)}\n\nafter")
-    assert [token.type for token in tokens if token.type in ("fence", "html_block", "heading_open")] == ["fence"]
-    assert sum(token.type == "paragraph_open" for token in tokens) == 2
+    found = tokens(f"before\n\n{fenced(hostile)}\n\nafter")
+    assert [token.type for token in found if token.type in ("fence", "html_block", "heading_open")] == ["fence"]
+    assert sum(token.type == "paragraph_open" for token in found) == 2
 
 
 def test_escaped_text_reads_as_it_was() -> None:
@@ -160,5 +142,5 @@ def test_hostile_names_everywhere(tmp_path: Path) -> None:
     )
     write_reports(run_dir)
     text = (run_dir / "report.md").read_text(encoding="utf-8")
-    _assert_inert(text)
-    test_tables_keep_their_columns(text)
+    assert_inert_markdown(text)
+    assert_tables_keep_their_columns(text, 51)

@@ -174,7 +174,7 @@ def _dialogsum(variant: str, item: int) -> Record:
         item,
         prompt=f"Summarise.\n\n#Person1#: {HOSTILE[(item + 1) % len(HOSTILE)]}\n\nSummary:",
         choices=[],
-        target=f"A summary of {HOSTILE[(item + 2) % len(HOSTILE)]}",
+        target=f"{HOSTILE[5]}: a summary of {HOSTILE[(item + 2) % len(HOSTILE)]}",  # in whichever examples are shown
         responses=[Response(tokens=20, truncated=int(item == 3) * 7, tokens_in=80, text=text, stop=stop)],
         metrics=metrics,
     )
