@@ -115,12 +115,15 @@ def check(suite: SuiteName) -> None:
     """Validate a suite: every fault at once, with key and line. Loads no model and no dataset."""
     from ..harness.check import read_and_check
     from ..harness.contract import suite_breaches
+    from ..harness.resolution import resolution_notes
     from ..harness.suite_file import find_suite
 
     quieten(offline=True)
     file = read_and_check(find_suite(suite))
     for breach in suite_breaches(file.suite):
         say(f"warning: {breach}", style="yellow")
+    for note in resolution_notes(file.suite):
+        say(note)
     variants = file.suite.all_variants()
     say(
         f"{file.path}: no fault found; {len(variants)} variants x {len(file.suite.tasks)} tasks,"

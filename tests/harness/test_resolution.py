@@ -1,0 +1,59 @@
+"""What a suite's items can resolve, said before it is run."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from scipy.stats import binom
+
+from phibench.harness.resolution import resolution_notes
+from phibench.harness.stats.power import items_for, smallest_change, smallest_difference
+from phibench.harness.suite import Suite
+
+
+def _suite(tasks: list[dict[str, Any]], **more: Any) -> Suite:
+    return Suite.model_validate(
+        {"name": "s", "base": {"model": "m"}, "variants": [{"name": "a"}], "tasks": tasks, **more}
+    )
+
+
+def test_two_hundred_items_cannot_resolve_one_point() -> None:
+    suite = _suite(
+        [{"name": "arc_easy", "limit": 200}, {"name": "dialogsum"}],
+        gate={"rules": [{"max_loss": 0.01}, {"max_loss": 0.2, "task": "arc_easy"}, {"at_least": 0.3}]},
+    )
+    notes = resolution_notes(suite)
+    assert len(notes) == 3  # what a metric of texts resolves, nobody knows before
+    assert notes[1].startswith("arc_easy: 200 items resolve 6.")
+    assert notes[2].startswith("gate.rules[0]: 200 items of arc_easy cannot resolve 1 point:")
+
+
+def test_the_limit_of_the_command_line_and_whole_splits() -> None:
+    assert "2,376 items" in resolution_notes(_suite([{"name": "arc_easy"}]))[1]
+    assert "50 items" in resolution_notes(_suite([{"name": "arc_easy", "limit": 100}]), limit=50)[1]
+    assert "56 items" in resolution_notes(_suite([{"name": "mini_arc_easy"}]))[1]
+
+
+@pytest.mark.parametrize(("items", "changed"), [(200, 0.1), (1000, 0.1), (1000, 0.3)])
+def test_the_smallest_change_is_found_four_times_in_five(items: int, changed: float) -> None:
+    """By the sign test's own power, summed over the number of items that change."""
+    least = smallest_change(items, changed)
+    assert least is not None
+    winning = (changed + least) / 2 / changed
+    power = 0.0
+    for count in range(items + 1):
+        weight = binom.pmf(count, items, changed)
+        if weight < 1e-9:
+            continue
+        won = range(count + 1)
+        lost_p = [2 * binom.cdf(min(k, count - k), count, 0.5) - binom.pmf(min(k, count - k), count, 0.5) for k in won]
+        power += weight * sum(binom.pmf(k, count, winning) for k, p in zip(won, lost_p, strict=True) if p <= 0.05)
+    assert power == pytest.approx(0.8, abs=0.03)
+
+
+def test_as_many_items_as_are_said_resolve_the_difference() -> None:
+    needed = items_for(0.05, 0.3)
+    assert smallest_difference(needed, 0.3) == pytest.approx(0.05, rel=0.01)
+    assert smallest_change(3, 0.1) is None
+    assert smallest_difference(1, 0.3) is None
