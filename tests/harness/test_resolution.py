@@ -32,7 +32,7 @@ def test_two_hundred_items_cannot_resolve_one_point() -> None:
 def test_the_limit_of_the_command_line_and_whole_splits() -> None:
     assert "2,376 items" in resolution_notes(_suite([{"name": "arc_easy"}]))[1]
     assert "50 items" in resolution_notes(_suite([{"name": "arc_easy", "limit": 100}]), limit=50)[1]
-    assert "56 items" in resolution_notes(_suite([{"name": "mini_arc_easy"}]))[1]
+    assert "56 items" in resolution_notes(_suite([{"name": "mini_arc_easy"}]))[1]  # of phibench's own data
 
 
 @pytest.mark.parametrize(("items", "changed"), [(200, 0.1), (1000, 0.1), (1000, 0.3)])
