@@ -17,6 +17,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=80)]
 Merge = Literal["none", "base", "dequantized", "requantized"]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy, random and torch all take
 
 
 class Spec(BaseModel):
@@ -136,12 +137,15 @@ class AdapterSpec(Spec):
     hub: str | None = None
     revision: str | None = None
     recipe: str | None = None  # name of a recipe of ours, or a recipe's TOML file
+    seed: Seed | None = None  # of a recipe's training; default: the suite's seeds.training
     allow_pickle: bool = False
 
     @model_validator(mode="after")
     def _one_source(self) -> AdapterSpec:
         if sum(source is not None for source in (self.path, self.hub, self.recipe)) != 1:
             raise ValueError("give exactly one source: path, hub or recipe")
+        if self.seed is not None and self.recipe is None:
+            raise ValueError("seed belongs to a recipe, whose training it decides: give recipe, or drop seed")
         if self.revision is not None and self.hub is None:
             raise ValueError("revision belongs to a hub repository: give hub, or drop revision")
         return self

@@ -82,6 +82,7 @@ class AdapterInfo(_Model):
     method: str  # peft's own name: LORA, IA3, ...
     sha256: str
     parameters: int
+    seed: int | None = None  # of its training; None: it is not a recipe's
     training: dict[str, Any] | None = None
     contamination: list[Contamination] = Field(default_factory=list)  # by task; empty: not known, not checked
 

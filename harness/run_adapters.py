@@ -26,7 +26,7 @@ class RunAdapters:
     Args:
         progress: the terminal.
         device: where they are trained.
-        seed: of every training.
+        seed: of every training whose adapter has none of its own.
         offline: never ask the hub.
 
     Attributes:
@@ -63,15 +63,16 @@ class RunAdapters:
                 self._add(find_adapter(name, spec, offline=self._offline))
                 continue
             try:
-                files, trained = self._train(name, spec.recipe, base)
+                seed = self._seed if spec.seed is None else spec.seed
+                files, trained = self._train(name, spec.recipe, base, seed)
             except UserError as error:
                 self.untrained[name] = f"its adapter {name} could not be trained: {error}"
                 self._progress.say(f"✗ {name}: {error}", style="red")
                 continue
             with self._progress.bar(f"looking for items in what {name} was trained on", None):
                 contamination = check_contamination(trained.texts, tasks)
-            self._add(files).training = trained.record
-            self.infos[-1].contamination = contamination
+            info = self._add(files)
+            info.seed, info.training, info.contamination = seed, trained.record, contamination
 
     @staticmethod
     def _refuse_settings(wanted: Mapping[str, AdapterSpec]) -> None:
@@ -98,13 +99,13 @@ class RunAdapters:
         )
         return self.infos[-1]
 
-    def _train(self, name: str, recipe: str, base: LoadedBase) -> tuple[AdapterFiles, Trained]:
+    def _train(self, name: str, recipe: str, base: LoadedBase, seed: int) -> tuple[AdapterFiles, Trained]:
         from ..adapters.train import ensure_trained
         from .training import say_trained, telling
 
         with telling(self._progress, name) as on_step:
             files, trained = ensure_trained(
-                name, recipe, base, self._device, seed=self._seed, on_step=on_step, offline=self._offline
+                name, recipe, base, self._device, seed=seed, on_step=on_step, offline=self._offline
             )
         say_trained(self._progress, name, trained.record, is_new=trained.is_new)
         return files, trained

@@ -553,6 +553,22 @@ hub = "me/mine"
 path = "adapter"
 revision = "main"
 
+## a seed where nothing is trained
+> adapters.a | seed belongs to a recipe | or drop seed
+> adapters.b | seed belongs to a recipe
+[adapters.a] #<-
+path = "adapter"
+seed = 1
+[adapters.b] #<-
+hub = "owner/name"
+seed = 1
+
+## a seed that is none
+> adapters.a.seed | must be at least 0 (it is -1)
+[adapters.a]
+recipe = "webglm-mini"
+seed = -1 #<-
+
 ## adapters that are not what they should be
 > adapters.file.path | rows.jsonl is a file, not a folder
 > adapters.gone.path | there is no folder | gone | save_pretrained wrote
@@ -1155,6 +1171,7 @@ hub = "owner/name"
 revision = "main"
 [adapters.ours]
 recipe = "webglm-mini"
+seed = 4
 [adapters.own]
 recipe = "recipes/sound.toml"
 [matrix]
