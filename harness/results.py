@@ -82,7 +82,8 @@ class AdapterInfo(_Model):
     method: str  # peft's own name: LORA, IA3, ...
     sha256: str
     parameters: int
-    seed: int | None = None  # of its training; None: it is not a recipe's
+    seed: int | None = None  # of its training, or of a null's directions; None: it was neither trained nor drawn
+    null_of: str | None = None  # the adapter that it has the norms of, with random directions (adapters/null.py)
     training: dict[str, Any] | None = None
     contamination: list[Contamination] = Field(default_factory=list)  # by task; empty: not known, not checked
 

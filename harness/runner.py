@@ -184,8 +184,9 @@ class Runner:
         threading.Thread(target=work, name="ahead", daemon=True).start()
 
     def _find_adapters(self, base: LoadedBase) -> dict[str, AdapterFiles]:
-        """Find, or train, the adapters that the selected variants need."""
+        """Find, train or draw the adapters that the selected variants need."""
         used = {variant.adapter for variant in self.selection.order if variant.adapter}
+        used |= {self.suite.adapters[name].null_of or name for name in used}
         wanted = {name: spec for name, spec in self.suite.adapters.items() if name in used}
         self._adapters.find(wanted, base, self._tasks_for(base.tokenizer))
         self.state.manifest.adapters += self._adapters.infos
