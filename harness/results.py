@@ -40,6 +40,14 @@ class RealForm(_Model):
     peak_memory_bytes: int | None = None
 
 
+class WeightError(_Model):
+    """How far a layer's weight in a variant is from what it is on the quantised base (adapters/weight_error.py)."""
+
+    module: str  # as the base calls it
+    relative_to_update: float  # norm of the difference, in norms of what the adapter adds to the weight
+    relative_to_weight: float  # the same, in norms of the weight itself
+
+
 class VariantInfo(_Model):
     """One variant: what it is made of, and the content hash that stands for it."""
 
@@ -55,6 +63,7 @@ class VariantInfo(_Model):
     scoring: str | None = None  # how log-likelihoods were computed, and why that way if not by prefix trees
     generation: str | None = None  # how texts were generated, and why that way if not by our own steps
     real_form: RealForm | None = None  # set where scoring ran on weights that were dequantised once
+    weight_error: list[WeightError] = Field(default_factory=list)  # of the adapter's layers; empty: not known
     error: str | None = None  # why it could not be made
 
 

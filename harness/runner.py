@@ -42,6 +42,7 @@ from .run_state import RunState, now
 from .suite_file import SuiteFile
 from .tasks import BuiltTask, Prompting, build, load_tasks
 from .variant_run import VariantRun
+from .weight_error import weight_error
 
 _log = logging.getLogger(__name__)
 
@@ -304,6 +305,9 @@ class Runner:
                 variant = factory.make(spec)
             info.model_bytes = variant.model_bytes
             info.load_seconds = round(variant.load_seconds, 3)
+            if spec.adapter is not None and self.suite.quantizations:
+                with self._said(f"comparing the weights of {spec.name}"):
+                    info.weight_error = weight_error(factory, variant)
             prepared = self._prepared[info.parts["tokenizer"]]
             with self._said(f"warming up {spec.name}"):
                 run = VariantRun(
