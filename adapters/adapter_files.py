@@ -1,18 +1,35 @@
-"""Finding an adapter and reading its folder; loads no weights and imports no torch until asked for shapes."""
+"""Finding an adapter and reading its folder; loads no weights and imports no torch until asked for them."""
 
 from __future__ import annotations
 
 import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
 from ..files import sha256_file, sha256_json
 from .spec import AdapterSpec, BaseSpec, is_local
 
+if TYPE_CHECKING:
+    import torch
+
 WEIGHTS = "adapter_model.safetensors"
+CONFIG = "adapter_config.json"
+TOKENIZER = (  # files that a tokenizer may be saved in
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "tokenizer.model",
+    "special_tokens_map.json",
+    "added_tokens.json",
+    "vocab.json",
+    "vocab.txt",
+    "merges.txt",
+    "chat_template.jinja",
+)
 TRAINING = "phibench_training.json"  # how it was trained, where phibench trained it
 LEFT_OUT = "phibench_left_out.json"  # names of the rows that it was not trained on, why by why
 _PICKLE = "adapter_model.bin"
@@ -41,7 +58,28 @@ class AdapterFiles:
         Raises:
             UserError: when the file is cut short or not what its name says.
         """
-        return _saved_shapes(self)
+        if self.weights.suffix != ".safetensors":
+            return {name: tuple(tensor.shape) for name, tensor in self.tensors().items()}
+        with _readable(self):
+            from safetensors import safe_open
+
+            with safe_open(self.weights, framework="pt") as file:
+                return {name: tuple(file.get_slice(name).get_shape()) for name in file.keys()}  # noqa: SIM118
+
+    def tensors(self) -> dict[str, torch.Tensor]:
+        """Every saved weight, by name, on the host and in the precision it was saved in.
+
+        Raises:
+            UserError: when the file is cut short or not what its name says.
+        """
+        with _readable(self):
+            if self.weights.suffix == ".safetensors":
+                from safetensors.torch import load_file
+
+                return load_file(self.weights)
+            import torch
+
+            return dict(torch.load(self.weights, map_location="cpu", weights_only=True))
 
     def parameters(self) -> int:
         """How many numbers the adapter's file holds."""
@@ -82,7 +120,7 @@ def read_adapter(name: str, folder: Path, source: str, *, allow_pickle: bool = F
     where = f"adapters.{name} = {source}"
     if not folder.is_dir():
         raise UserError("there is no such folder", where=where, fix="give the folder that peft's save_pretrained wrote")
-    config_file = folder / "adapter_config.json"
+    config_file = folder / CONFIG
     if not config_file.is_file():
         merged = (folder / "config.json").is_file()
         what = "this is a whole model, not an adapter" if merged else "the folder has no adapter_config.json"
@@ -162,21 +200,14 @@ def _meaning(config: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
-def _saved_shapes(adapter: AdapterFiles) -> dict[str, tuple[int, ...]]:
-    where = f"adapters.{adapter.name} = {adapter.source}"
+@contextmanager
+def _readable(adapter: AdapterFiles) -> Iterator[None]:
+    """Whatever a library raises over a file that it did not write is the file's fault."""
     try:
-        if adapter.weights.suffix == ".safetensors":
-            from safetensors import safe_open
-
-            with safe_open(adapter.weights, framework="pt") as tensors:
-                return {key: tuple(tensors.get_slice(key).get_shape()) for key in tensors.keys()}  # noqa: SIM118
-        import torch
-
-        state = torch.load(adapter.weights, map_location="cpu", weights_only=True)
-        return {key: tuple(value.shape) for key, value in state.items()}
+        yield
     except Exception as error:
         raise UserError(
             f"{adapter.weights.name} cannot be read: {_first_line(error)}",
-            where=where,
+            where=f"adapters.{adapter.name} = {adapter.source}",
             fix="the file is cut short or not what its name says; copy or save the adapter again",
         ) from error

@@ -14,24 +14,12 @@ from pathlib import Path
 
 from .. import __version__
 from ..errors import UserError
-from .adapter_files import WEIGHTS, AdapterFiles
+from .adapter_files import CONFIG, TOKENIZER, WEIGHTS, AdapterFiles
 from .bundled import NAME as BUNDLED
 from .merge_record import RECORD
 from .spec import is_local
 
-CONFIG = "adapter_config.json"
 CARD = "README.md"
-_TOKENIZER = (
-    "tokenizer.json",
-    "tokenizer_config.json",
-    "tokenizer.model",
-    "special_tokens_map.json",
-    "added_tokens.json",
-    "vocab.json",
-    "vocab.txt",
-    "merges.txt",
-    "chat_template.jinja",
-)
 _MODEL = ("config.json", "generation_config.json", "model.safetensors", "model.safetensors.index.json", RECORD)
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 
@@ -84,7 +72,7 @@ def adapter_files(adapter: AdapterFiles, base: str | None, tokenizer: Path) -> l
     config: Path | bytes = adapter.folder / CONFIG
     if base is not None and base != named:
         config = (json.dumps({**adapter.config, "base_model_name_or_path": base}, indent=2) + "\n").encode()
-    return [PublishedFile(CONFIG, config), PublishedFile(WEIGHTS, adapter.weights), *_named(tokenizer, _TOKENIZER)]
+    return [PublishedFile(CONFIG, config), PublishedFile(WEIGHTS, adapter.weights), *_named(tokenizer, TOKENIZER)]
 
 
 def model_files(folder: Path) -> list[PublishedFile]:
@@ -100,7 +88,7 @@ def model_files(folder: Path) -> list[PublishedFile]:
             fix="publish the adapter instead; or upload this folder yourself, once you have read that code",
         )
     shards = sorted(path.name for path in folder.iterdir() if _SHARD.fullmatch(path.name))
-    files = _named(folder, (*_MODEL, *shards, *_TOKENIZER))
+    files = _named(folder, (*_MODEL, *shards, *TOKENIZER))
     if not any(file.name.endswith(".safetensors") for file in files):
         raise UserError("the folder has no safetensors weights", where=str(folder), fix="merge the adapter again")
     return files

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import io
+import tempfile
 from collections.abc import Mapping
-from typing import Any, cast
+from types import SimpleNamespace
+from typing import Any, BinaryIO, cast
 
 import torch
 from torch import nn
@@ -61,33 +64,135 @@ def quantize(model: PreTrainedModel, config: BitsAndBytesConfig, device: torch.d
     Raises:
         UserError: when bitsandbytes is missing.
     """
-    from transformers.integrations.bitsandbytes import replace_with_bnb_linear
-
-    quantizer = _quantizer(config)
-    sources = quantizable(model, config)
-    skip = quantizer.get_modules_to_not_convert(model, config.llm_int8_skip_modules, model._keep_in_fp32_modules)
-    replace_with_bnb_linear(model, skip, config)
-    operation = quantizer.get_quantize_ops()
+    layers = _EmptyLayers(model, config)
+    sources = layers.sources
     for name in list(sources):
         source = sources.pop(name)  # the last hold on it: a model on the device shrinks as this goes on
         module = model.get_submodule(name)
-        key = f"{name}.weight"
-        weight, bias = cast(torch.Tensor, source.weight), cast("torch.Tensor | None", source.bias)
-        quantized = operation.convert({key: weight.detach().to(device)}, model=model)[key]
-        if config.load_in_4bit:
-            # bitsandbytes' way back from a weight to its layer. Only quantising uses it, and it is a cycle: with it the
-            # weights of a dropped model stay on the device until Python happens to collect.
-            quantized.module = None
-        module.weight = quantized
+        bias = cast("torch.Tensor | None", source.bias)
+        module.weight = layers.quantized(name, cast(torch.Tensor, source.weight), device)
         if bias is not None:
             module.bias = nn.Parameter(bias.detach().to(device), requires_grad=False)
-    model.hf_quantizer = quantizer
+    model.hf_quantizer = layers.quantizer
     model.config.quantization_config = config
     model.quantization_method = config.quant_method
     model.is_quantized = True
     setattr(model, "is_loaded_in_4bit" if config.load_in_4bit else "is_loaded_in_8bit", True)
     keep_cpu_weights(model)
     return model.eval()
+
+
+class _EmptyLayers:
+    """A model's quantised layers before they have weights, and what makes those.
+
+    Args:
+        model: changed in place: the layers that are quantised become bitsandbytes' own, without weights.
+        config: how they are quantised.
+
+    Attributes:
+        sources: the layers that were replaced, by name.
+    """
+
+    def __init__(self, model: PreTrainedModel, config: BitsAndBytesConfig) -> None:
+        from transformers.integrations.bitsandbytes import replace_with_bnb_linear
+
+        self.quantizer = _quantizer(config)
+        self.sources = quantizable(model, config)
+        skip = self.quantizer.get_modules_to_not_convert(
+            model, config.llm_int8_skip_modules, model._keep_in_fp32_modules
+        )
+        replace_with_bnb_linear(model, skip, config)
+        self._model = model
+        self._operation = self.quantizer.get_quantize_ops()
+
+    def quantized(self, name: str, weight: torch.Tensor, device: torch.device) -> Any:
+        """A layer's weight, quantised on a device: bitsandbytes' parameter."""
+        key = f"{name}.weight"
+        quantized = self._operation.convert({key: weight.detach().to(device)}, model=self._model)[key]
+        if getattr(quantized, "module", None) is not None:
+            # bitsandbytes' way back from a 4-bit weight to its layer. Only quantising uses it, and it is a cycle: with
+            # it the weights of a dropped model stay on the device until Python happens to collect.
+            quantized.module = None
+        return quantized
+
+
+class LayerQuantizer:
+    """Quantises a base's layers one at a time, each into the weight that :func:`quantize` gives it.
+
+    Holds no weights but the base's own: its model is empty. On a CPU, where quantising to 4 bits takes long, it keeps
+    what it quantised in a file without a name, which takes no memory and goes with the process.
+
+    Args:
+        base: the base; its weights stay as they are.
+        quantization: how they are quantised.
+        device: where.
+
+    Raises:
+        UserError: when the quantisation cannot be made of this base.
+    """
+
+    def __init__(self, base: LoadedBase, quantization: QuantizationSpec, device: torch.device) -> None:
+        self._base = base
+        self._device = device
+        self._empty = clone_to(base.model, torch.device("meta"))
+        self._layers = _EmptyLayers(self._empty, bnb_config(quantization, base.dtype))
+        keeps = quantization.load_in_4bit and device.type == "cpu"  # the file is open for as long as this is there
+        self._file = tempfile.TemporaryFile() if keeps else None  # noqa: SIM115
+        self._places: dict[str, tuple[int, int]] = {}  # where in the file a layer begins, and its bytes
+
+    def dense(self, name: str) -> torch.Tensor:
+        """The matrix that a layer of the quantised base stands for: (outputs, inputs), on the device.
+
+        Layers that are not quantised have their own.
+        """
+        source = self._base.model.get_submodule(name)
+        if name not in self._layers.sources:
+            return dense_weight(source).to(self._device)
+        if name in self._places:
+            return self._kept(name)
+        quantized = self._layers.quantized(name, cast(torch.Tensor, source.weight), self._device)
+        empty: Any = self._empty.get_submodule(name)
+        empty.quant_state = None  # which bitsandbytes leaves there: scales would gather on the device
+        self._keep(name, quantized)
+        return _dequantized(quantized)
+
+    def _keep(self, name: str, quantized: Any) -> None:
+        if self._file is not None:
+            written = io.BytesIO()
+            torch.save((quantized.data, quantized.quant_state), written)
+            place = self._file.seek(0, io.SEEK_END)
+            self._file.write(written.getbuffer())
+            self._places[name] = (place, written.tell())
+
+    def _kept(self, name: str) -> torch.Tensor:
+        import bitsandbytes as bnb
+
+        place, size = self._places[name]
+        file = cast(BinaryIO, self._file)
+        file.seek(place)
+        # Our own file, which nobody else can open: what it says may be any object.
+        data, state = torch.load(io.BytesIO(file.read(size)), weights_only=False)
+        return torch.as_tensor(bnb.functional.dequantize_4bit(data, state))
+
+
+def dense_weight(layer: Any) -> torch.Tensor:
+    """The matrix that a linear layer multiplies by, quantised or not: (outputs, inputs), where the layer is."""
+    from transformers.pytorch_utils import Conv1D
+
+    weight = _dequantized(layer.weight, getattr(getattr(layer, "state", None), "SCB", None))
+    return weight.T if isinstance(layer, Conv1D) else weight
+
+
+def _dequantized(weight: Any, scales: torch.Tensor | None = None) -> torch.Tensor:
+    """A weight by transformers' own way of dequantising models.
+
+    Args:
+        weight: of a layer, quantised or not.
+        scales: of an 8-bit weight, where its layer's first forward took them from it.
+    """
+    from transformers.integrations.bitsandbytes import dequantize_bnb_weight
+
+    return torch.as_tensor(dequantize_bnb_weight(weight, SimpleNamespace(SCB=scales))).detach()
 
 
 def copy_of(base: LoadedBase, quantization: QuantizationSpec | None, device: torch.device) -> PreTrainedModel:

@@ -17,6 +17,7 @@ DTYPES = ("auto", "float32", "bfloat16", "float16")
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
 Name = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$", max_length=80)]
 Merge = Literal["none", "base", "dequantized", "requantized"]
+Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy, random and torch all take
 
 
 class Spec(BaseModel):
@@ -130,18 +131,22 @@ class QuantizationSpec(Spec):
 
 
 class AdapterSpec(Spec):
-    """One adapter: a local folder, a hub repository, or a recipe to train when it is missing."""
+    """One adapter: a local folder, a hub repository, a recipe to train when it is missing, or a null control."""
 
     path: str | None = None
     hub: str | None = None
     revision: str | None = None
     recipe: str | None = None  # name of a recipe of ours, or a recipe's TOML file
+    null_of: str | None = None  # another adapter of the suite: random directions with its norms (null.py)
+    seed: Seed | None = None  # of a recipe's training (default: seeds.training) or of a null's directions (default: 0)
     allow_pickle: bool = False
 
     @model_validator(mode="after")
     def _one_source(self) -> AdapterSpec:
-        if sum(source is not None for source in (self.path, self.hub, self.recipe)) != 1:
-            raise ValueError("give exactly one source: path, hub or recipe")
+        if sum(source is not None for source in (self.path, self.hub, self.recipe, self.null_of)) != 1:
+            raise ValueError("give exactly one source: path, hub, recipe or null_of")
+        if self.seed is not None and self.recipe is None and self.null_of is None:
+            raise ValueError("seed belongs to what is trained or drawn: give recipe or null_of, or drop seed")
         if self.revision is not None and self.hub is None:
             raise ValueError("revision belongs to a hub repository: give hub, or drop revision")
         return self

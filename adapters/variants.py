@@ -18,7 +18,7 @@ from .attach import attach
 from .base import LoadedBase, load_tokenizer
 from .identity import base_parts, variant_parts
 from .merge import merge
-from .quantize import bnb_config, copy_of, dequantize, quantize
+from .quantize import LayerQuantizer, bnb_config, copy_of, dequantize, quantize
 from .spec import QuantizationSpec, VariantSpec
 
 
@@ -56,14 +56,15 @@ class VariantFactory:
     ) -> None:
         self.base = base
         self.device = device
-        self._quantizations = quantizations
-        self._adapters = adapters
+        self.quantizations = quantizations
+        self.adapters = adapters
         self._tokenizers: dict[str, PreTrainedTokenizerBase] = {}
         self._base_parts = base_parts(base)
+        self._layer_quantizers: dict[str, LayerQuantizer] = {}
 
     def tokenizer(self, spec: VariantSpec) -> PreTrainedTokenizerBase:
         """The tokenizer of a variant: the adapter's own where its folder carries one, else the base's."""
-        adapter = self._adapters[spec.adapter] if spec.adapter else None
+        adapter = self.adapters[spec.adapter] if spec.adapter else None
         if adapter is None or not adapter.has_tokenizer:
             return self.base.tokenizer
         if adapter.name not in self._tokenizers:
@@ -75,8 +76,8 @@ class VariantFactory:
         return variant_parts(
             spec,
             self._base_parts,
-            adapter=self._adapters[spec.adapter] if spec.adapter else None,
-            quantization=self._quantizations[spec.quantization] if spec.quantization else None,
+            adapter=self.adapters[spec.adapter] if spec.adapter else None,
+            quantization=self.quantizations[spec.quantization] if spec.quantization else None,
             tokenizer=self.tokenizer(spec),
         )
 
@@ -91,8 +92,8 @@ class VariantFactory:
             UserError: when its adapter does not fit the base or cannot be merged.
         """
         started = time.perf_counter()
-        adapter = self._adapters[spec.adapter] if spec.adapter else None
-        quantization = self._quantizations[spec.quantization] if spec.quantization else None
+        adapter = self.adapters[spec.adapter] if spec.adapter else None
+        quantization = self.quantizations[spec.quantization] if spec.quantization else None
         model: nn.Module
         if adapter is None:
             model = self._copy(quantization)
@@ -106,6 +107,17 @@ class VariantFactory:
             if quantization is not None:
                 model = quantize(model, bnb_config(quantization, self.base.dtype), self.device)
         return Variant(spec, model, self.tokenizer(spec), time.perf_counter() - started)
+
+    def layer_quantizer(self, quantization: str) -> LayerQuantizer:
+        """What quantises single layers of the base with one of the quantisations; the same one at each call.
+
+        Raises:
+            UserError: when the quantisation cannot be made of this base.
+        """
+        if quantization not in self._layer_quantizers:
+            spec = self.quantizations[quantization]
+            self._layer_quantizers[quantization] = LayerQuantizer(self.base, spec, self.device)
+        return self._layer_quantizers[quantization]
 
     def _attached(self, spec: VariantSpec, model: PreTrainedModel, adapter: AdapterFiles) -> Any:
         attached = attach(model, adapter)

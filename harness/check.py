@@ -137,7 +137,7 @@ def _model_folder_faults(folder: Path, where: str, *, allow_pickle: bool) -> lis
 def _adapter_faults(file: SuiteFile) -> list[UserError]:
     suite = file.suite
     faults: list[UserError] = []
-    used = {variant.adapter for variant in suite.all_variants()}
+    used = {variant.adapter for variant in suite.all_variants()} | {spec.null_of for spec in suite.adapters.values()}
     for name, spec in suite.adapters.items():
         if name not in used and not _VARIANTS & set(file.left_out):
             faults.append(

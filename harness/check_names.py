@@ -1,17 +1,25 @@
-"""Names of variants and tasks that a suite's tasks and claims refer to; a part of `phibench check`."""
+"""Names that a suite's nulls, tasks and claims refer to; a part of `phibench check`."""
 
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Collection
+from pathlib import Path
+from typing import Any
 
+from ..adapters.adapter_files import CONFIG
+from ..adapters.lora import null_fault
+from ..adapters.recipe import read_recipe
+from ..adapters.recipe_table import find_recipe
+from ..adapters.spec import AdapterSpec
 from ..errors import UserError
 from .suite import StatementSpec, statements
 from .suite_file import SuiteFile
 
 
 def name_faults(file: SuiteFile, leaves: Collection[str] | None) -> list[UserError]:
-    """What tasks and claims name that is not there.
+    """What nulls, tasks and claims name that is not there.
 
     Args:
         file: the suite as read.
@@ -20,7 +28,7 @@ def name_faults(file: SuiteFile, leaves: Collection[str] | None) -> list[UserErr
     suite = file.suite
     variants = [variant.name for variant in suite.all_variants()]
     judged = not {"variants", "matrix", "adapters", "quantizations"} & set(file.left_out)
-    faults = []
+    faults = _null_faults(file)
     for i, task in enumerate(suite.tasks if judged else []):
         for j, name in enumerate(task.variants or []):
             where = file.where("tasks", i, "variants", j)
@@ -47,6 +55,40 @@ def name_faults(file: SuiteFile, leaves: Collection[str] | None) -> list[UserErr
             faults += _unknown(name, known or [], "task", file.where(*keys, "task"))
         faults += _undecidable(file, keys, statement, variants) if judged else []
     return faults
+
+
+def _null_faults(file: SuiteFile) -> list[UserError]:
+    """What nulls are of that no null can be drawn of."""
+    adapters, left_out = file.suite.adapters, file.left_out.get("adapters", frozenset())
+    faults = []
+    for name, spec in adapters.items():
+        if spec.null_of is None or spec.null_of in left_out:
+            continue
+        where = file.where("adapters", name, "null_of")
+        faults += _unknown(spec.null_of, adapters, "adapter", where)
+        of = adapters.get(spec.null_of)
+        if of is not None and of.null_of is not None:
+            what = "itself" if spec.null_of == name else f"{spec.null_of}, which is a null itself"
+            fix = "name an adapter with path, hub or recipe"
+            faults.append(UserError(f"this is a null of {what}", where=where, fix=fix))
+        elif of is not None and (fault := _not_drawn(of)) is not None:
+            faults.append(UserError(f"no null can be drawn of {spec.null_of}: {fault}", where=where, fix="drop it"))
+    return faults
+
+
+def _not_drawn(spec: AdapterSpec) -> str | None:
+    """Why no null can be drawn of an adapter, as far as this machine tells; its own faults are told elsewhere."""
+    config: Any
+    try:
+        if spec.path is not None:
+            config = json.loads((Path(spec.path) / CONFIG).read_text(encoding="utf-8"))
+        elif spec.recipe is not None and (lora := read_recipe(find_recipe(spec.recipe)).lora) is not None:
+            config = {"peft_type": "LORA", **lora}
+        else:
+            return None
+    except (UserError, OSError, ValueError):
+        return None
+    return null_fault(config) if isinstance(config, dict) else None
 
 
 def _undecidable(

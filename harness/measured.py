@@ -114,12 +114,12 @@ def info_of(manifest: Manifest, name: str | None) -> AdapterInfo | None:
 
 
 def _same_adapter(manifest: Manifest, name: str, entry: Any, run_dir: Path, *, offline: bool) -> AdapterFiles:
-    """The adapter where the suite has it; one that was trained, in phibench's cache, known by its hash."""
+    """The adapter where the suite has it; one that was trained or drawn, in phibench's cache, known by its hash."""
     info = info_of(manifest, name)
     if info is None:
         raise UserError(f"manifest.json does not tell of the adapter {name}", where=str(run_dir))
     spec = _read(run_dir, AdapterSpec, entry)
-    if spec.recipe is None:
+    if spec.recipe is None and spec.null_of is None:
         found = find_adapter(name, spec, offline=offline)
         if found.sha256 == info.sha256:
             return found
@@ -134,9 +134,9 @@ def _same_adapter(manifest: Manifest, name: str, entry: Any, run_dir: Path, *, o
             if found.sha256 == info.sha256:
                 return found
     raise UserError(
-        f"the adapter that this run trained is no longer in the cache ({cache_dir() / 'adapters'})",
+        f"the adapter that this run made is no longer in the cache ({cache_dir() / 'adapters'})",
         where=f"adapters.{name} = {info.source}",
-        fix="run the suite again: it trains the adapter anew",
+        fix="run the suite again: it makes the adapter anew",
     )
 
 

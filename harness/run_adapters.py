@@ -1,4 +1,4 @@
-"""The adapters that a run needs: found where they are, or trained by their recipes."""
+"""The adapters that a run needs: found where they are, trained by their recipes, or drawn as null controls."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ class RunAdapters:
     Args:
         progress: the terminal.
         device: where they are trained.
-        seed: of every training.
+        seed: of every training whose adapter has none of its own.
         offline: never ask the hub.
 
     Attributes:
         found: those that there are, by name.
         infos: the manifest's entries of them.
-        untrained: those whose training failed, and why.
+        untrained: those whose training or drawing failed, and why.
     """
 
     def __init__(self, progress: RunProgress, device: torch.device, *, seed: int, offline: bool) -> None:
@@ -45,12 +45,12 @@ class RunAdapters:
         self.untrained: dict[str, str] = {}
 
     def find(self, wanted: Mapping[str, AdapterSpec], base: LoadedBase, tasks: list[BuiltTask]) -> None:
-        """Find, or train, adapters.
+        """Find, train or draw adapters.
 
         A training that fails (a loss that is not finite, data that is not there) keeps no other adapter from its cells.
 
         Args:
-            wanted: by name.
+            wanted: by name, with the adapters that nulls among them are nulls of.
             base: what recipes are trained on.
             tasks: whose items are looked for in the rows of a training.
 
@@ -58,20 +58,44 @@ class RunAdapters:
             UserError: for an adapter that is not there, or a recipe with a setting that cannot be.
         """
         self._refuse_settings(wanted)
-        for name, spec in wanted.items():
+        for name, spec in sorted(wanted.items(), key=lambda item: item[1].null_of is not None):
+            if spec.null_of is not None:
+                self._draw(name, spec.null_of, base, spec.seed or 0)
+                continue
             if spec.recipe is None:
                 self._add(find_adapter(name, spec, offline=self._offline))
                 continue
             try:
-                files, trained = self._train(name, spec.recipe, base)
+                seed = self._seed if spec.seed is None else spec.seed
+                files, trained = self._train(name, spec.recipe, base, seed)
             except UserError as error:
-                self.untrained[name] = f"its adapter {name} could not be trained: {error}"
-                self._progress.say(f"✗ {name}: {error}", style="red")
+                self._fail(name, f"could not be trained: {error}", error)
                 continue
             with self._progress.bar(f"looking for items in what {name} was trained on", None):
                 contamination = check_contamination(trained.texts, tasks)
-            self._add(files).training = trained.record
-            self.infos[-1].contamination = contamination
+            info = self._add(files)
+            info.seed, info.training, info.contamination = seed, trained.record, contamination
+
+    def _draw(self, name: str, of: str, base: LoadedBase, seed: int) -> None:
+        """Draw a null control, once what it is a null of is there."""
+        if of not in self.found:
+            self._fail(name, f"is a null of {of}, which is not there", self.untrained[of])
+            return
+        from ..adapters.null import ensure_null
+
+        try:
+            with self._progress.bar(f"drawing {name}", None):
+                files = ensure_null(name, self.found[of], base, seed=seed)
+        except UserError as error:
+            self._fail(name, f"could not be drawn: {error}", error)
+            return
+        info = self._add(files)
+        info.null_of, info.seed = of, seed
+
+    def _fail(self, name: str, what: str, why: object) -> None:
+        """Leave an adapter out: its variants are not made, and say what became of it."""
+        self.untrained[name] = f"its adapter {name} {what}"
+        self._progress.say(f"✗ {name}: {why}", style="red")
 
     @staticmethod
     def _refuse_settings(wanted: Mapping[str, AdapterSpec]) -> None:
@@ -98,13 +122,13 @@ class RunAdapters:
         )
         return self.infos[-1]
 
-    def _train(self, name: str, recipe: str, base: LoadedBase) -> tuple[AdapterFiles, Trained]:
+    def _train(self, name: str, recipe: str, base: LoadedBase, seed: int) -> tuple[AdapterFiles, Trained]:
         from ..adapters.train import ensure_trained
         from .training import say_trained, telling
 
         with telling(self._progress, name) as on_step:
             files, trained = ensure_trained(
-                name, recipe, base, self._device, seed=self._seed, on_step=on_step, offline=self._offline
+                name, recipe, base, self._device, seed=seed, on_step=on_step, offline=self._offline
             )
         say_trained(self._progress, name, trained.record, is_new=trained.is_new)
         return files, trained

@@ -135,7 +135,7 @@ def _taken_over(info: VariantInfo, earlier: VariantInfo | None) -> VariantInfo:
     if info.identity is None:
         return earlier
     if info.identity == earlier.identity:
-        measured = ("model_bytes", "load_seconds", "scoring", "generation", "real_form")
+        measured = ("model_bytes", "load_seconds", "scoring", "generation", "real_form", "weight_error")
         return info.model_copy(update={name: getattr(earlier, name) for name in measured})
     return info
 

@@ -43,6 +43,7 @@ from .run_state import RunState, now
 from .suite_file import SuiteFile
 from .tasks import BuiltTask, Prompting, build, load_tasks
 from .variant_run import VariantRun
+from .weight_error import weight_error
 
 _log = logging.getLogger(__name__)
 
@@ -189,8 +190,9 @@ class Runner:
         threading.Thread(target=work, name="ahead", daemon=True).start()
 
     def _find_adapters(self, base: LoadedBase) -> dict[str, AdapterFiles]:
-        """Find, or train, the adapters that the selected variants need."""
+        """Find, train or draw the adapters that the selected variants need."""
         used = {variant.adapter for variant in self.selection.order if variant.adapter}
+        used |= {self.suite.adapters[name].null_of or name for name in used}
         wanted = {name: spec for name, spec in self.suite.adapters.items() if name in used}
         self._adapters.find(wanted, base, self._tasks_for(base.tokenizer))
         self.state.manifest.adapters += self._adapters.infos
@@ -331,6 +333,9 @@ class Runner:
                 variant = factory.make(spec)
             info.model_bytes = variant.model_bytes
             info.load_seconds = round(variant.load_seconds, 3)
+            if spec.adapter is not None and self.suite.quantizations:
+                with self._said(f"comparing the weights of {spec.name}"):
+                    info.weight_error = weight_error(factory, variant)
             prepared = self._prepared[info.parts["tokenizer"]]
             with self._said(f"warming up {spec.name}"):
                 run = VariantRun(

@@ -10,7 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, StringConstraints, model_validator
 
-from ..adapters.spec import AdapterSpec, BaseSpec, Name, QuantizationSpec, Spec, VariantSpec, matrix_variants
+from ..adapters.spec import AdapterSpec, BaseSpec, Name, QuantizationSpec, Seed, Spec, VariantSpec, matrix_variants
 from .gate_spec import GateSpec
 
 Kind = Literal["base", "base-q", "adapter", "adapter-q", "merged", "merged-dequantized", "merged-requantized"]
@@ -79,15 +79,12 @@ class GenerationSpec(Spec):
     repetition_penalty: Annotated[float, Field(gt=0)] | None = None
 
 
-Seed = Annotated[int, Field(ge=0, lt=2**32)]  # what numpy, random and torch all take
-
-
 class SeedSpec(Spec):
     """Every seed of a run."""
 
     fewshot: Seed = 1234  # which examples are drawn: lm-eval's own default
     generation: Seed = 0  # sampled generations; an item's own seed is made from it
-    training: Seed = 0  # laid over a recipe's own seed
+    training: Seed = 0  # laid over a recipe's own seed; an adapter's own is laid over this
     bootstrap: Seed = 0  # resampling in the statistics
 
 

@@ -26,6 +26,8 @@ def contamination_block(manifest: Manifest) -> Block | None:
 def _lines(adapter: AdapterInfo) -> list[Line]:
     if adapter.contamination:
         return [line(name(found.task), ": ") + _found(adapter, found) for found in adapter.contamination]
+    if adapter.null_of is not None:
+        return [line(name(adapter.name), ": a null of ", name(adapter.null_of), ", drawn and not trained.")]
     if adapter.training is None:
         return [line(name(adapter.name), ": not known: the adapter does not say what it was trained on.")]
     return [line(name(adapter.name), ": not checked.")]

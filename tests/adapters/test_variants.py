@@ -8,17 +8,19 @@ from typing import Any
 import bitsandbytes as bnb
 import pytest
 import torch
-from bitsandbytes.functional import dequantize_4bit, int8_vectorwise_dequant
 from peft import PeftModel
 from torch import nn
-from transformers import AutoModelForCausalLM, BitsAndBytesConfig
+from transformers import AutoModelForCausalLM
 
 from phibench.adapters.spec import VariantSpec, matrix_variants
 from phibench.adapters.variants import VariantFactory
 from support.models import (
     QUANTIZATIONS,
     adapter_logits,
+    bits_and_bytes,
+    dequantized_by_hand,
     factory,
+    from_disk,
     linear4bit,
     load,
     logits,
@@ -32,40 +34,6 @@ from .conftest import Saved
 
 KINDS = ["llama", "phi"]
 DTYPES = [torch.float32, torch.bfloat16]
-
-
-def bits_and_bytes(name: str, dtype: torch.dtype) -> BitsAndBytesConfig:
-    """The quantisations of these tests, as one writes them for transformers."""
-    if name == "int8":
-        return BitsAndBytesConfig(load_in_8bit=True)
-    return BitsAndBytesConfig(
-        load_in_4bit=True,
-        bnb_4bit_quant_type=name.removesuffix("-double"),
-        bnb_4bit_use_double_quant=name.endswith("-double"),
-        bnb_4bit_compute_dtype=dtype,
-    )
-
-
-def from_disk(folder: Path, dtype: torch.dtype, quantization: str | None = None) -> Any:
-    """What transformers itself loads, with bitsandbytes' repacking of weights at the first forward off."""
-    options = {"quantization_config": bits_and_bytes(quantization, dtype)} if quantization else {}
-    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
-    set_cpu_repacking(model, False)
-    return model.eval()
-
-
-def dequantized_by_hand(folder: Path, dtype: torch.dtype, quantization: str) -> Any:
-    """The full-precision model whose linear weights are those that the quantised one stands for."""
-    quantized, plain = from_disk(folder, dtype, quantization), from_disk(folder, dtype)
-    for name, module in quantized.named_modules():
-        if isinstance(module, bnb.nn.Linear4bit):
-            weight = dequantize_4bit(module.weight.data, module.weight.quant_state)
-        elif isinstance(module, bnb.nn.Linear8bitLt):
-            weight = int8_vectorwise_dequant(module.weight.data, module.weight.SCB)
-        else:
-            continue
-        plain.get_submodule(name).weight = nn.Parameter(weight.to(dtype), requires_grad=False)
-    return plain
 
 
 def quantized_tensors(model: nn.Module) -> dict[str, torch.Tensor]:

@@ -538,13 +538,13 @@ bnb_4bit_compute_dtype = "int8" #<-
 load_in_4bit = true
 
 ## adapter with two sources
-> adapters.a | give exactly one source: path, hub or recipe
+> adapters.a | give exactly one source: path, hub, recipe or null_of
 [adapters.a] #<-
 path = "adapter"
 hub = "me/mine"
 
 ## adapter without a source
-> adapters.a | give exactly one source: path, hub or recipe
+> adapters.a | give exactly one source: path, hub, recipe or null_of
 [adapters.a] #<-
 
 ## revision without a hub repository
@@ -552,6 +552,64 @@ hub = "me/mine"
 [adapters.a] #<-
 path = "adapter"
 revision = "main"
+
+## a seed where nothing is trained
+> adapters.a | seed belongs to what is trained or drawn | or drop seed
+> adapters.b | seed belongs to what is trained or drawn
+[adapters.a] #<-
+path = "adapter"
+seed = 1
+[adapters.b] #<-
+hub = "owner/name"
+seed = 1
+
+## a seed that is none
+> adapters.a.seed | must be at least 0 (it is -1)
+[adapters.a]
+recipe = "webglm-mini"
+seed = -1 #<-
+
+## a null that is a folder as well
+> adapters.random | give exactly one source: path, hub, recipe or null_of
+[adapters.random] #<-
+null_of = "a"
+path = "adapter"
+
+## nulls of what there is no null of
+> adapters.typo.null_of | the suite has no adapter "foldr" | did you mean "folder"?
+> adapters.own.null_of | this is a null of itself
+> adapters.chain.null_of | this is a null of sound, which is a null itself | path, hub or recipe
+> adapters.magnitudes.null_of | no null can be drawn of dora | use_dora
+> adapters.prompts.null_of | no null can be drawn of prompt | its method is PROMPT_TUNING
+[adapters]
+folder.path = "adapter"
+dora.path = "dora"
+prompt.path = "prompt"
+sound.null_of = "folder"
+typo.null_of = "foldr" #<-
+own.null_of = "own" #<-
+chain.null_of = "sound" #<-
+magnitudes.null_of = "dora" #<-
+prompts.null_of = "prompt" #<-
+[matrix]
+adapter = ["sound", "typo", "own", "chain", "magnitudes", "prompts"]
+
+## a null of an adapter that is misspelt
+> adapters.a.pth | unknown key "pth"
+[adapters.a]
+pth = "adapter" #<-
+[adapters.random]
+null_of = "a"
+[[variants]]
+name = "random"
+adapter = "random"
+
+## a null that nothing uses
+> adapters.random | no variant uses this adapter
+[adapters.a]
+path = "adapter"
+[adapters.random] #<-
+null_of = "a"
 
 ## adapters that are not what they should be
 > adapters.file.path | rows.jsonl is a file, not a folder
@@ -1005,6 +1063,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "no_weights/adapter_config.json": lora,
         "cut/adapter_config.json": lora,
         "cut/adapter_model.safetensors": whole[:-1],
+        "dora/adapter_config.json": '{"peft_type": "LORA", "use_dora": true}',
+        "dora/adapter_model.safetensors": whole,
+        "prompt/adapter_config.json": '{"peft_type": "PROMPT_TUNING"}',
+        "prompt/adapter_model.safetensors": whole,
         "pickle/adapter_config.json": lora,
         "pickle/adapter_model.bin": b"x",
         "recipes/task.toml": 'name = "r"\n[data]\nformat = "webglm"\ntrain.file = "mini/webglm_train.jsonl"\n',
@@ -1155,6 +1217,11 @@ hub = "owner/name"
 revision = "main"
 [adapters.ours]
 recipe = "webglm-mini"
+seed = 4
+[adapters.apart]
+path = "adapter"
+[adapters.random]
+null_of = "apart"
 [adapters.own]
 recipe = "recipes/sound.toml"
 [matrix]
@@ -1171,6 +1238,9 @@ merge = "base"
 [[variants]]
 name = "from-pickle"
 adapter = "pickled"
+[[variants]]
+name = "null"
+adapter = "random"
 [[variants]]
 name = "from-own-recipe"
 adapter = "own"
@@ -1237,7 +1307,7 @@ def test_a_suite_of_every_feature_passes(folder: Path) -> None:
     suite = read_and_check(path).suite
     assert suite.base.chat_template == str(folder / "template.jinja")
     assert suite.generation.temperature == 0
-    assert len(suite.all_variants()) == 2 + 2 * 5 + 4
+    assert len(suite.all_variants()) == 2 + 2 * 5 + 5
 
 
 def test_the_features_suite_leaves_out_nothing_but_what_cannot_stand_together() -> None:

@@ -14,7 +14,7 @@ from phibench.harness.suite import Suite
 
 def _suite(tasks: list[dict[str, Any]], **more: Any) -> Suite:
     return Suite.model_validate(
-        {"name": "s", "base": {"model": "m"}, "variants": [{"name": "a"}], "tasks": tasks, **more}
+        {"name": "s", "base": {"model": "m"}, "variants": [{"name": "a"}, {"name": "b"}], "tasks": tasks, **more}
     )
 
 

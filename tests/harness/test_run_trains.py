@@ -107,3 +107,62 @@ def test_what_breaks_a_contract_stands_in_the_manifest_and_the_report(
     assert "at most 100 tokens" in (out / "report.md").read_text(encoding="utf-8")
     assert phibench("run", suite, "--out", out, "--limit", 3).code == 0  # nothing left to ask: it stays
     assert read_manifest(out).warnings == [warning]
+
+
+SEEDS = """
+name = "seeds"
+[base]
+model = "{base}"
+[adapters.one]
+recipe = "good.toml"
+[adapters.same]
+recipe = "good.toml"
+seed = 5
+[adapters.other]
+recipe = "good.toml"
+seed = 6
+[matrix]
+adapter = ["one", "same", "other"]
+kinds = ["adapter"]
+[[tasks]]
+name = "mini_piqa"
+[seeds]
+training = 5
+"""
+
+
+def test_an_adapter_is_trained_with_a_seed_of_its_own(phibench: Command, suite: Path, tmp_path: Path) -> None:
+    write(suite, "good")
+    suite.write_text(SEEDS.format(base=tmp_path / "base"))
+    out = tmp_path / "out"
+    ended = phibench("run", suite, "--out", out, "--limit", 2)
+    assert ended.code == 0, ended.all
+    manifest = read_manifest(out)
+    seeds = {info.name: (info.seed, (info.training or {})["seed"]) for info in manifest.adapters}
+    assert seeds == {"one": (5, 5), "same": (5, 5), "other": (6, 6)}
+    hashes = {info.name: info.sha256 for info in manifest.adapters}
+    assert hashes["one"] == hashes["same"] != hashes["other"]
+    assert "same: trained before" in ended.all  # the seed is all that an adapter's own entry says
+    assert len({variant.identity for variant in manifest.variants}) == 2
+
+
+def test_a_null_of_what_could_not_be_trained_is_not_there_either(
+    phibench: Command, suite: Path, tmp_path: Path
+) -> None:
+    write(suite, "good")
+    write(suite, "bad", "learning_rate = 1e30\nmax_grad_norm = 0.0\noptim = 'sgd'")
+    nulls = "".join(
+        f'\n[adapters.of-{name}]\nnull_of = "{name}"\n[[variants]]\nname = "of-{name}"\nadapter = "of-{name}"\n'
+        for name in ("bad", "good")
+    )
+    suite.write_text(suite.read_text() + nulls)
+    out = tmp_path / "out"
+    ended = phibench("run", suite, "--out", out, "--limit", 2)
+    assert ended.code == 3, ended.all
+    status = {cell.variant: cell.status for cell in read_results(out).cells}
+    assert status == {"base": "done", "good": "done", "bad": "failed", "of-bad": "failed", "of-good": "done"}
+    told = {variant.name: variant.error for variant in read_manifest(out).variants}
+    assert told["of-bad"] == "its adapter of-bad is a null of bad, which is not there"
+    infos = {info.name: info for info in read_manifest(out).adapters}
+    assert infos["of-good"].source == "null of good, seed 0"
+    assert infos["of-good"].training is None

@@ -16,6 +16,8 @@ from tokenizers import Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE
 from torch import nn
 from transformers import (
+    AutoModelForCausalLM,
+    BitsAndBytesConfig,
     LlamaConfig,
     LlamaForCausalLM,
     PhiConfig,
@@ -153,6 +155,53 @@ def factory(
     """A factory over adapters found in folders."""
     found = {name: read_adapter(name, folder, str(folder)) for name, folder in adapters.items()}
     return VariantFactory(base, quantizations, found, device)
+
+
+# ---- the same by hand
+
+
+def bits_and_bytes(name: str, dtype: torch.dtype) -> BitsAndBytesConfig:
+    """The tests' quantisations, as one writes them for transformers."""
+    if name == "int8":
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type=name.removesuffix("-double"),
+        bnb_4bit_use_double_quant=name.endswith("-double"),
+        bnb_4bit_compute_dtype=dtype,
+    )
+
+
+def from_disk(folder: Path, dtype: torch.dtype, quantization: str | None = None) -> Any:
+    """What transformers itself loads, with bitsandbytes' repacking of weights at the first forward off."""
+    options = {"quantization_config": bits_and_bytes(quantization, dtype)} if quantization else {}
+    model = AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
+    set_cpu_repacking(model, False)
+    return model.eval()
+
+
+def dequantized_by_hand(folder: Path, dtype: torch.dtype, quantization: str) -> Any:
+    """The full-precision model whose linear weights are those that the quantised one stands for."""
+    import bitsandbytes as bnb
+
+    quantized, plain = from_disk(folder, dtype, quantization), from_disk(folder, dtype)
+    for name, module in quantized.named_modules():
+        if isinstance(module, bnb.nn.Linear4bit | bnb.nn.Linear8bitLt):
+            weight = dequantized(module).to(dtype)
+            plain.get_submodule(name).weight = nn.Parameter(weight, requires_grad=False)
+    return plain
+
+
+def dequantized(layer: Any) -> torch.Tensor:
+    """What a linear layer multiplies by, by bitsandbytes' own functions where it is quantised."""
+    import bitsandbytes as bnb
+
+    if isinstance(layer, bnb.nn.Linear4bit):
+        return torch.as_tensor(bnb.functional.dequantize_4bit(layer.weight.data, layer.weight.quant_state))
+    if isinstance(layer, bnb.nn.Linear8bitLt):
+        scales = layer.weight.SCB if layer.weight.SCB is not None else layer.state.SCB
+        return torch.as_tensor(bnb.functional.int8_vectorwise_dequant(layer.weight.data, scales))
+    return torch.as_tensor(layer.weight)
 
 
 # ---- looking at models
