@@ -1,0 +1,166 @@
+"""Forms against the form that was trained, the spread of seeds, and null controls."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from phibench.harness.comparison import compare_run
+from phibench.harness.fidelity import Fidelity, measure_fidelity, recommend, trained_form
+from phibench.harness.null_control import measure_null_controls
+from phibench.harness.outcomes import Outcomes, open_run
+from phibench.harness.records import read_records, write_records
+from phibench.harness.results import AdapterInfo, VariantInfo, WeightError
+from phibench.harness.spread import measure_spread
+from phibench.harness.stats import Verdict
+from support.outcomes import outcomes_of
+from support.run_folder import write_run_folder
+
+
+def _variant(name: str, adapter: str | None = "a", quantization: str | None = None, merge: str = "none") -> VariantInfo:
+    return VariantInfo(name=name, kind=name, adapter=adapter, quantization=quantization, merge=merge)
+
+
+FORMS = [
+    _variant("base", None),
+    _variant("base-nf4", None, "nf4"),
+    _variant("adapter"),
+    _variant("adapter-nf4", quantization="nf4"),
+    _variant("merged", merge="base"),
+    _variant("merged-dequantized", quantization="nf4", merge="dequantized"),
+    _variant("merged-requantized", quantization="nf4", merge="requantized"),
+]
+
+
+def test_the_form_that_was_trained() -> None:
+    for form in FORMS[2:]:
+        trained = trained_form(form, FORMS)
+        assert trained is not None and trained.name == "adapter-nf4"
+    full = [form for form in FORMS if form.quantization is None]
+    assert trained_form(full[-1], full) == FORMS[2]
+    assert trained_form(FORMS[4], [FORMS[0], FORMS[4]]) is None
+
+
+def test_flips_and_likelihoods_are_counted_from_the_answers(tmp_path: Path) -> None:
+    run_dir = write_run_folder(tmp_path / "run")
+    [found] = measure_fidelity(open_run(run_dir))
+    assert (found.variant, found.trained) == ("merged", "adapter-nf4")
+    flips, change, tokens, texts = 0, 0.0, 0, 0
+    for task in ("arc_easy", "dialogsum", "wikitext"):
+        before, after = (read_records(run_dir / f"records/{v}/{task}.parquet") for v in ("adapter-nf4", "merged"))
+        for old, new in zip(before, after, strict=True):
+            if task == "dialogsum":
+                texts += old.responses[0].text != new.responses[0].text
+                continue
+            likely = [[one.loglikelihood or 0.0 for one in record.responses] for record in (old, new)]
+            if task == "arc_easy":
+                flips += likely[0].index(max(likely[0])) != likely[1].index(max(likely[1]))
+            change += sum(likely[1]) - sum(likely[0])
+            tokens += sum(one.tokens for one in new.responses)
+    assert (found.items, found.flips, found.texts, found.other_texts) == (60, flips, 60, texts)
+    assert found.per_token is not None and found.per_token.estimate == pytest.approx(change / tokens)
+    assert found.per_token.low < found.per_token.estimate < found.per_token.high
+    assert {task for task, _ in found.differences} == {"arc_easy", "dialogsum", "wikitext"}
+    assert all(one.adjusted_p is not None for one in found.differences.values() if one.interval)
+
+
+def test_the_same_answers_are_no_distance_at_all(tmp_path: Path) -> None:
+    run_dir = write_run_folder(tmp_path / "run")
+    for task in ("arc_easy", "dialogsum", "wikitext"):
+        write_records(
+            run_dir / f"records/merged/{task}.parquet", read_records(run_dir / f"records/adapter-nf4/{task}.parquet")
+        )
+    run = compare_run(run_dir)
+    [found] = run.fidelity
+    assert (found.flips, found.other_texts, found.distance) == (0, 0, 0.0)
+    assert found.per_token is not None
+    assert (found.per_token.estimate, found.per_token.low, found.per_token.high) == (0.0, 0.0, 0.0)
+    assert all(one.interval is None or one.interval.estimate == 0.0 for one in found.differences.values())
+    assert [(one.quantised, one.variant) for one in run.recommendations] == [(True, "adapter-nf4"), (False, "merged")]
+
+
+def _outcomes(values: dict[str, list[float]]) -> Outcomes:
+    outcomes = outcomes_of({(name, "t"): found for name, found in values.items()}, baseline="base")
+    kinds = {form.name: form for form in FORMS}
+    outcomes.manifest.variants = [kinds[name] for name in values]
+    return outcomes
+
+
+def test_a_form_that_lost_is_not_recommended() -> None:
+    right, wrong = [1.0] * 40, [1.0] * 20 + [0.0] * 20
+    values = {"base": wrong, "adapter-nf4": right, "merged": wrong, "merged-dequantized": right}
+    outcomes = _outcomes(values)
+    outcomes.manifest.variants[2].weight_error = [
+        WeightError(module="a", relative_to_update=0.5, relative_to_weight=0.01),
+        WeightError(module="b", relative_to_update=1.5, relative_to_weight=0.01),
+    ]
+    found = {one.variant: one for one in measure_fidelity(outcomes)}
+    assert found["merged"].worse == [("t", "acc")]
+    assert (found["merged"].update_error, found["merged"].worst_module) == (1.0, ("b", 1.5))
+    assert not found["merged-dequantized"].worse
+    told = recommend(list(found.values()), outcomes)
+    assert [(one.quantised, one.variant, one.others) for one in told] == [
+        (True, "adapter-nf4", ()),
+        (False, "merged-dequantized", ("merged",)),
+    ]
+
+
+def test_where_every_form_lost_none_is_recommended() -> None:
+    outcomes = _outcomes({"adapter-nf4": [1.0] * 40, "merged": [0.0] * 40})
+    told = recommend(measure_fidelity(outcomes), outcomes)
+    assert [(one.quantised, one.variant) for one in told] == [(True, "adapter-nf4"), (False, None)]
+
+
+def test_the_nearest_form_is_that_of_the_least_divergence() -> None:
+    far, near = (Fidelity(name, "t", kl_divergence=kl) for name, kl in (("far", 0.2), ("near", 0.01)))
+    assert near.distance < far.distance
+    assert Fidelity("x", "t", items=10, flips=3, texts=10, other_texts=1).distance == pytest.approx(0.2)
+
+
+# ---- seeds and nulls
+
+
+def _adapter(name: str, seed: int, null_of: str | None = None) -> AdapterInfo:
+    told = {"source": "null" if null_of else "recipe r", "method": "LORA", "sha256": name, "parameters": 1}
+    return AdapterInfo(name=name, seed=seed, null_of=null_of, training=None if null_of else {}, **told)  # type: ignore[arg-type]
+
+
+def test_the_spread_of_seeds_is_kept_apart_from_the_error_over_items() -> None:
+    generator = np.random.default_rng(0)
+    base = generator.random(200)
+    shifts = {"one": 0.10, "two": 0.14, "three": 0.06}
+    values = {name: base + shift + generator.normal(0, 0.02, 200) for name, shift in shifts.items()}
+    outcomes = outcomes_of({("base", "t"): list(base)} | {(name, "t"): list(x) for name, x in values.items()})
+    outcomes.manifest.adapters = [_adapter(name, seed) for seed, name in enumerate(values)]
+    outcomes.manifest.variants = [_variant("base", None), *(_variant(name, name) for name in values)]
+    [found] = measure_spread(outcomes)
+    assert (found.variants, found.seeds) == (("one", "two", "three"), (0, 1, 2))
+    differences = [float((x - base).mean()) for x in values.values()]
+    assert found.differences == pytest.approx(differences)
+    assert found.between == pytest.approx(np.std(differences, ddof=1))
+    gains = np.mean([x - base for x in values.values()], axis=0)
+    assert found.over_items == pytest.approx(gains.std(ddof=1) / math.sqrt(200))
+    assert found.between > 10 * found.over_items
+    assert found.mean.high - found.mean.estimate == pytest.approx(4.302653 * found.between / math.sqrt(3), rel=1e-5)
+
+
+def test_one_seed_and_nulls_have_no_spread() -> None:
+    outcomes = outcomes_of({("base", "t"): [0.0, 1.0, 1.0], ("a", "t"): [1.0, 1.0, 0.0], ("n", "t"): [1.0, 0.0, 0.0]})
+    outcomes.manifest.adapters = [_adapter("a", 0), _adapter("n", 1, null_of="a")]
+    outcomes.manifest.variants = [_variant("base", None), _variant("a", "a"), _variant("n", "n")]
+    assert measure_spread(outcomes) == []
+
+
+def test_a_form_is_held_against_the_same_form_of_its_null() -> None:
+    values = {"a": [1.0] * 30, "a-nf4": [1.0] * 30, "n": [0.0] * 25 + [1.0] * 5, "n-nf4": [1.0] * 30}
+    outcomes = outcomes_of({(name, "t"): found for name, found in values.items()})
+    outcomes.manifest.adapters = [_adapter("a", 0), _adapter("n", 0, null_of="a")]
+    outcomes.manifest.variants = [_variant(name, name[0], "nf4" if "nf4" in name else None) for name in values]
+    found = measure_null_controls(outcomes)
+    assert [(one.trained, one.null) for one in found] == [("a", "n"), ("a-nf4", "n-nf4")]
+    assert [one.difference.verdict for one in found] == [Verdict.BETTER, Verdict.UNCLEAR]
+    assert found[0].difference.interval is not None
+    assert found[0].difference.interval.estimate == pytest.approx(25 / 30)
