@@ -79,7 +79,10 @@ def _asks(task: TaskSpec, variant: VariantSpec) -> bool:
 
 def suite_hash(suite: Suite, limit: int | None) -> str:
     """The hash of what a run asks: the suite without where it is written and what is made of it, and `--limit`."""
-    asked = suite.model_dump(mode="json", exclude={"output", "description", "claims", "statistics"})
+    excluded = {"output", "description", "claims", "statistics"}
+    if suite.gate is None or not suite.gate.early_stopping:
+        excluded.add("gate")
+    asked = suite.model_dump(mode="json", exclude=excluded)
     return sha256_json({"suite": asked, "limit": limit})
 
 
