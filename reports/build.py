@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections import Counter
 
 from ..harness.comparison import MetricComparison, RunComparison, TaskComparison
+from ..harness.gate import GateResult
 from ..harness.outcomes import Gap
 from ..harness.results import STOPPED
 from ..harness.stats import Verdict
 from . import format as fmt
 from .claims import claims_note, claims_table
 from .contamination import contamination_notes
+from .gate import gate_note, gate_table
 from .provenance import how_it_was_run
 from .task_view import metric_heading, score_of, task_view
 from .view import Cell, Column, Line, Table, View, joined, line, name
@@ -33,8 +35,8 @@ _STATES = {
 }
 
 
-def build_view(run: RunComparison) -> View:
-    """The view model of a run, in the manifest's order of variants and tasks."""
+def build_view(run: RunComparison, gate: GateResult | None = None) -> View:
+    """The view model of a run, in the manifest's order of variants and tasks, and of its gate if it was judged."""
     manifest = run.manifest
     finished = any(cell.status == "done" for cell in run.results.cells)
     return View(
@@ -47,6 +49,8 @@ def build_view(run: RunComparison) -> View:
         legend=tuple(_legend(run)) if finished else (),
         claims=claims_table(run),
         claims_note=claims_note(run),
+        gate=gate_table(gate) if gate is not None else None,
+        gate_note=gate_note(gate) if gate is not None else (),
         tasks=tuple(task_view(run, task) for task in run.tasks),
         costs=_costs(run) if finished else None,
         how=how_it_was_run(run),

@@ -147,6 +147,8 @@ class View:
     legend: tuple[Line, ...]
     claims: Table | None
     claims_note: Line
+    gate: Table | None
+    gate_note: Line
     tasks: tuple[TaskView, ...]
     costs: Table | None
     how: tuple[Block, ...]
