@@ -9,10 +9,12 @@ from typing import Annotated, NoReturn
 import typer
 
 from . import __version__
+from .commands.baseline import app as baseline
 from .commands.compare import compare
 from .commands.console import ERR, OUT, complain
+from .commands.gate import gate
 from .commands.look import doctor, list_names
-from .commands.options import EXIT_CODES
+from .commands.options import EXIT_CODES, GATE_EXIT_CODES
 from .commands.publish import merge, push
 from .commands.suite import check, report, run
 from .commands.synthesize import synthesize
@@ -53,6 +55,8 @@ app.command(epilog="Exit codes: 0 done, 2 a mistake to mend, 130 interrupted; th
 )
 app.command(epilog="Exit codes: 0 done, 2 a mistake to mend, such as a folder that holds no run.")(report)
 app.command(epilog="Exit codes: 0 done, 2 a mistake to mend, such as a variant that the run does not have.")(compare)
+app.command(epilog=GATE_EXIT_CODES)(gate)
+app.add_typer(baseline, name="baseline")
 app.command(epilog="Exit codes: 0 done, 2 a mistake to mend, such as an adapter of another base, 130 interrupted.")(
     merge
 )

@@ -8,8 +8,9 @@ import typer
 
 EXIT_CODES = (
     "Exit codes: 0 done, 1 a gate failed, 2 a mistake to mend, 3 some cells failed (the rest is there),"
-    " 130 interrupted."
+    " 4 a gate is undecided, 130 interrupted."
 )
+GATE_EXIT_CODES = "Exit codes: 0 passed, 1 failed, 2 a mistake to mend, 4 undecided: the items do not tell."
 Precision = Literal["float32", "bfloat16", "float16"]
 SuiteName = Annotated[str, typer.Argument(help="A suite file, or the name of one that comes with phibench.")]
 Offline = Annotated[bool, typer.Option("--offline", help="Never ask the hub; use what is on this machine.")]

@@ -14,6 +14,9 @@ from .console import ERR, interrupted, log_to, polite_kill, quieten, say, say_st
 from .options import Offline, Quiet, SuiteName, Verbose
 
 if TYPE_CHECKING:
+    from ..harness.gate import GateResult
+    from ..harness.gate_spec import GateSpec
+    from ..harness.outcomes import Outcomes
     from ..harness.plan import RunOptions
     from ..harness.run_folder import RunFolder
     from ..harness.suite_file import SuiteFile
@@ -49,6 +52,7 @@ def run(
     A run that was stopped goes on where it stopped when the same command is given again.
     """
     from ..harness.check import read_and_check
+    from ..harness.gating import opened
     from ..harness.plan import RunOptions, select, suite_hash
     from ..harness.run_folder import RunFolder, disk_errors, refuse_mixing
     from ..harness.suite_file import find_suite
@@ -57,6 +61,7 @@ def run(
     quieten(offline=offline)
     file = read_and_check(find_suite(suite))
     select(file.suite, options.only)  # refuses unknown names before anything is written or loaded
+    gate = None if file.suite.gate is None else opened(file.suite.gate)  # refuses what cannot be compared with
     digest = suite_hash(file.suite, limit)
     folder = RunFolder(out or Path(file.suite.output.dir) / f"{file.suite.name}-{digest[:8]}")
     with disk_errors(folder.path):
@@ -67,7 +72,7 @@ def run(
         log_to(folder.log, verbose=verbose)
         if not verbose:
             say_stops()
-        _run_and_report(file, options, folder, Console(quiet=quiet))
+        _run_and_report(file, options, folder, Console(quiet=quiet), gate)
 
 
 def _agrees(question: str) -> bool:
@@ -78,7 +83,13 @@ def _agrees(question: str) -> bool:
         return False
 
 
-def _run_and_report(file: SuiteFile, options: RunOptions, folder: RunFolder, console: Console) -> None:
+def _run_and_report(
+    file: SuiteFile,
+    options: RunOptions,
+    folder: RunFolder,
+    console: Console,
+    gate: tuple[Outcomes | None, GateSpec] | None,
+) -> None:
     from ..adapters.identity import hash_ahead
 
     # Threads that mostly wait for a disk or a device take turns with one that computes: by Python's default each turn
@@ -86,41 +97,60 @@ def _run_and_report(file: SuiteFile, options: RunOptions, folder: RunFolder, con
     sys.setswitchinterval(0.0005)
     weights = hash_ahead(file.suite.base.model)  # torch is not imported yet: that takes as long
 
+    from ..harness.gating import exit_code
     from ..harness.progress import RunProgress
     from ..harness.runner import Runner
+    from ..reports.gate_terminal import gate_text
     from ..reports.report import write_reports
     from ..reports.terminal import results_table
 
     polite_kill()
+    folder.gate.unlink(missing_ok=True)  # of an earlier end: what it says is not true of a run that is stopped now
     outcome = None
     try:
         with RunProgress(console) as progress:
             outcome = Runner(file, options, folder, progress, weights).run()
     except KeyboardInterrupt:
         pass  # what is there is reported before it is said
+    result = None
     if folder.results.exists():
-        written = write_reports(folder.path)
-        console.print(results_table(folder.path, console.width))
-        for path in written:
-            say(path, console, style="bold")
+        try:
+            result = _judge(folder, gate) if outcome is not None else None
+        finally:  # a run that cannot be compared has its reports all the same
+            written = write_reports(folder.path)
+            console.print(results_table(folder.path, console.width))
+            for path in written:
+                say(path, console, style="bold")
     if outcome is None:
         interrupted(f"goes on where this stopped (in {folder.path})")
-    elif outcome.failed:
+    if outcome.failed:
         failed = "1 cell" if outcome.failed == 1 else f"{outcome.failed} cells"
         say(f"{failed} failed; see the report and {folder.log}", ERR, style="red")
+    if result is not None:
+        console.print(gate_text(result))
+        raise typer.Exit(exit_code(result, outcome.failed))
+    if outcome.failed:
         raise typer.Exit(Exit.SOME_CELLS_FAILED)
+
+
+def _judge(folder: RunFolder, gate: tuple[Outcomes | None, GateSpec] | None) -> GateResult | None:
+    """The verdict of the suite's gate, if it has one, which is kept in the run folder."""
+    from ..harness.gating import gate_own
+
+    return None if gate is None else gate_own(folder.path, *gate).result
 
 
 def check(suite: SuiteName) -> None:
     """Validate a suite: every fault at once, with key and line. Loads no model and no dataset."""
     from ..harness.check import read_and_check
+    from ..harness.check_gate import early_stopping_notes
     from ..harness.contract import suite_breaches
     from ..harness.resolution import resolution_notes
     from ..harness.suite_file import find_suite
 
     quieten(offline=True)
     file = read_and_check(find_suite(suite))
-    for breach in suite_breaches(file.suite):
+    for breach in [*suite_breaches(file.suite), *early_stopping_notes(file.suite)]:
         say(f"warning: {breach}", style="yellow")
     for note in resolution_notes(file.suite):
         say(note)

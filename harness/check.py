@@ -17,6 +17,7 @@ from ..adapters.recipe_table import find_recipe
 from ..adapters.spec import AdapterSpec, VariantSpec, is_local
 from ..errors import SuiteFaults, UserError
 from .catalog import catalog, manager_for, unknown_task
+from .check_gate import gate_faults
 from .check_names import name_faults
 from .data import data_faults, replacement_for
 from .suite_file import SuiteFile, read_sound_part
@@ -47,11 +48,12 @@ def _faults(file: SuiteFile) -> list[UserError]:
     faults += _adapter_faults(file)
     faults += _variant_faults(file)
     faults += data_faults(file.suite.data, file.where)
-    leaves: list[str] | None = None
+    leaves: dict[str, Any] | None = None
     if not {"include", "allow_code"} & set(file.left_out):
         found, leaves = _task_faults(file)
         faults += found
     faults += name_faults(file, leaves)
+    faults += gate_faults(file, leaves)
     return faults
 
 
@@ -269,8 +271,8 @@ def _double_names(file: SuiteFile, variants: list[VariantSpec]) -> list[UserErro
     return faults
 
 
-def _task_faults(file: SuiteFile) -> tuple[list[UserError], list[str] | None]:
-    """The faults of the tasks named, and every task that they stand for, where all of them are known."""
+def _task_faults(file: SuiteFile) -> tuple[list[UserError], dict[str, Any] | None]:
+    """The faults of the tasks named, and every task that they stand for with lm-eval's entry, where all are known."""
     suite = file.suite
     faults: list[UserError] = []
     include = tuple(Path(path) for path in suite.include)
@@ -293,8 +295,8 @@ def _task_faults(file: SuiteFile) -> tuple[list[UserError], list[str] | None]:
         else:
             named.append(task.name)
         faults += _override_faults(file, i)
-    if not named or not (suite.data or suite.claims):
-        return faults, None if faults else named
+    if not named or not (suite.data or suite.claims or suite.gate):
+        return faults, None if faults else dict.fromkeys(named)
     try:
         manager = manager_for(named, [folder for folder in include if folder.is_dir()])
     except UserError as error:
@@ -302,7 +304,7 @@ def _task_faults(file: SuiteFile) -> tuple[list[UserError], list[str] | None]:
     leaves = {leaf: manager.task_index.get(leaf) for name in named for leaf, _ in task_leaves(manager, name)}
     if suite.data and not {"tasks", "data"} & set(file.left_out):
         faults += _unused_data(file, leaves)
-    return faults, [*leaves] if len(named) == len(suite.tasks) else None
+    return faults, leaves if len(named) == len(suite.tasks) else None
 
 
 def _code_in(folder: Path) -> Path | None:

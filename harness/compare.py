@@ -12,10 +12,10 @@ from dataclasses import dataclass, field, replace
 import numpy as np
 from numpy.typing import NDArray
 
+from .alike import differing
 from .comparison import MetricComparison, TaskComparison, compare_metrics, corrected_together, slices_of
 from .costs import Costs, costs_of
 from .examples import pick_examples, read_items
-from .gate import differing
 from .outcomes import Gap
 from .results import KL_DIVERGENCE, MARGIN, MetricInfo, TaskInfo
 from .settings_diff import Setting, differing_settings

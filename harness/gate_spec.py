@@ -9,6 +9,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from ..adapters.spec import Spec
 
+Undecided = Literal["undecided", "pass", "fail"]
 Names = str | Annotated[list[str], Field(min_length=1)]
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|TiB|KB|MB|GB|TB)\s*$")
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "KB": 10**3, "MB": 10**6, "GB": 10**9}
@@ -77,6 +78,16 @@ class RuleSpec(Spec):
         return next(name for name in (*_OF_METRICS, *_OF_COSTS) if getattr(self, name) is not None)
 
     @property
+    def variants(self) -> list[str] | None:
+        """The variants that it names."""
+        return [self.variant] if isinstance(self.variant, str) else self.variant
+
+    @property
+    def tasks(self) -> list[str] | None:
+        """The tasks that it names each by itself."""
+        return [self.task] if isinstance(self.task, str) else self.task
+
+    @property
     def is_cost(self) -> bool:
         """Whether it is measured without sampling error: of a size, memory or time."""
         return self.condition in _OF_COSTS
@@ -92,7 +103,7 @@ class GateSpec(Spec):
 
     rules: Annotated[list[RuleSpec], Field(min_length=1)]
     level: Annotated[float, Field(gt=0, le=0.2)] = 0.05  # chance of a false alarm, and of passing what should not pass
-    undecided: Literal["undecided", "pass", "fail"] = "undecided"  # what rules without a verdict make of the gate
+    undecided: Undecided = "undecided"  # what rules without a verdict make of the gate
     against: str | None = None  # a run folder or baseline file to compare with; default: the run's own baseline
     early_stopping: bool = False  # ask items in random order, and stop a cell when every rule on it is decided
 

@@ -17,6 +17,7 @@ from .results import read_manifest
 MANIFEST = "manifest.json"
 RESULTS = "results.json"
 LOG = "log.txt"
+GATE = "gate.json"
 _NO_ROOM = {errno.ENOSPC: "the disk is full", errno.EDQUOT: "the disk quota is used up"}
 _NO_WAY = {errno.EACCES, errno.EROFS, errno.EPERM, errno.ENOTDIR, errno.EEXIST, errno.ENOENT, errno.ENAMETOOLONG}
 
@@ -38,6 +39,11 @@ class RunFolder:
     @property
     def results(self) -> Path:
         return self.path / RESULTS
+
+    @property
+    def gate(self) -> Path:
+        """What the suite's gate said at the end of the run."""
+        return self.path / GATE
 
     @property
     def log(self) -> Path:
@@ -65,7 +71,7 @@ class RunFolder:
         """Remove what a run wrote, and nothing else."""
         for name in ("records", "journal"):
             shutil.rmtree(self.path / name, ignore_errors=True)
-        for name in (MANIFEST, RESULTS, LOG, "report.md", "report.html"):
+        for name in (MANIFEST, RESULTS, LOG, GATE, "report.md", "report.html"):
             (self.path / name).unlink(missing_ok=True)
 
     @contextmanager

@@ -34,6 +34,8 @@ from .engine.base import context_length, render_chat
 from .engine.requests import Encoder, Prepared
 from .environment import choose_device, hardware, versions
 from .finishing import Finisher
+from .gate_names import refuse_unmeasured as refuse_unmeasured_rules
+from .gating import opened
 from .plan import RunOptions, cell_hash, select, suite_hash
 from .progress import RunProgress
 from .results import CellResult, FileHash, Manifest, TaskInfo, VariantInfo
@@ -107,6 +109,7 @@ class Runner:
             self._choose(base)
             tasks = self._tasks_for(base.tokenizer)
             refuse_unmeasured(self.suite.claims, [built.info for built in tasks])
+            refuse_unmeasured_rules(self.suite.gate, {b.info.name: [m.name for m in b.info.metrics] for b in tasks})
             self._work_ahead(base, tasks)
             adapters = self._find_adapters(base)
             weights = base_parts(base)["base"] if adapters else None
@@ -233,7 +236,8 @@ class Runner:
         if gate is None or not gate.early_stopping:
             return None
         self.state.manifest.variants, self.state.manifest.tasks = variants, tasks
-        return EarlyStopping(gate, self.state, None, seed=self.suite.seeds.generation)
+        against, rules = opened(gate)
+        return EarlyStopping(rules, self.state, against, seed=self.suite.seeds.generation)
 
     def _cell_hashes(
         self, factory: VariantFactory, asked: list[tuple[VariantSpec, BuiltTask]]

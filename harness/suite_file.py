@@ -95,32 +95,72 @@ def read_sound_part(path: Path) -> tuple[SuiteFile, list[UserError]]:
         UserError: when the file cannot be read.
         SuiteFaults: when it is not TOML.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-        raw = tomllib.loads(text)
-    except OSError as error:
-        raise UserError(f"the suite cannot be read: {error.strerror}", where=str(path)) from None
-    except UnicodeDecodeError:
-        raise UserError("the suite is not UTF-8 text", where=str(path), fix="save it as UTF-8") from None
-    except tomllib.TOMLDecodeError as error:
-        raise SuiteFaults([_not_toml(path, str(error))]) from None
-    lines = key_lines(text)
+    raw, lines = read_toml(path)
     anchor = path.resolve().parent
     digest = sha256_file(path)
     try:
         return SuiteFile(path, _anchored(Suite.model_validate(raw), anchor), digest, lines), []
     except ValidationError as error:
-        found = _located(raw, error)
-    faults = [_fault(path, lines, keys, details) for keys, details in found.items()]
-    faults = [
-        fault for _, fault in sorted(zip(found, faults, strict=True), key=lambda pair: line_of(lines, pair[0]) or 0)
-    ]
+        found, faults = form_faults(path, lines, raw, error)
     sound, left_out = _without(raw, found)
     try:
         suite = Suite.model_validate(sound)
     except ValidationError:
         raise SuiteFaults(faults) from None
     return SuiteFile(path, _anchored(suite, anchor), digest, lines, left_out), faults
+
+
+def read_toml(path: Path, what: str = "suite") -> tuple[dict[str, Any], dict[KeyPath, int]]:
+    """A TOML file's tables, and the lines that their keys stand on.
+
+    Args:
+        path: the file.
+        what: what it is called where it cannot be read.
+
+    Raises:
+        UserError: when the file cannot be read.
+        SuiteFaults: when it is not TOML.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+        return tomllib.loads(text), key_lines(text)
+    except OSError as error:
+        raise UserError(f"the {what} cannot be read: {error.strerror}", where=str(path)) from None
+    except UnicodeDecodeError:
+        raise UserError(f"the {what} is not UTF-8 text", where=str(path), fix="save it as UTF-8") from None
+    except tomllib.TOMLDecodeError as error:
+        raise SuiteFaults([_not_toml(path, str(error))]) from None
+
+
+def form_faults(
+    path: Path,
+    lines: dict[KeyPath, int],
+    raw: dict[str, Any],
+    error: ValidationError,
+    *,
+    within: KeyPath = (),
+    shown: bool = True,
+) -> tuple[list[KeyPath], list[UserError]]:
+    """What is wrong with the form of a suite's table, in the order of the lines.
+
+    Args:
+        path: the file.
+        lines: its keys' lines.
+        raw: the table.
+        error: pydantic's.
+        within: the keys of the table in a suite; none for the whole suite.
+        shown: whether the file has them.
+
+    Returns:
+        The keys at fault as a suite has them, in no order, and the faults.
+    """
+    placed = []
+    for keys, details in _located(raw, error).items():
+        here = (*within, *keys) if shown else keys
+        fault = _fault(_where(path, lines, here), (*within, *keys), details)
+        placed.append((line_of(lines, here) or 0, (*within, *keys), fault))
+    faults = [fault for _, _, fault in sorted(placed, key=lambda entry: entry[0])]
+    return [keys for _, keys, _ in placed], faults
 
 
 def _not_toml(path: Path, message: str) -> UserError:
@@ -162,8 +202,7 @@ def _anchored(suite: Suite, folder: Path) -> Suite:
     """The suite with relative local paths made absolute, so that it means the same from any working folder."""
 
     def anchor(value: str) -> str:
-        path = Path(value).expanduser()
-        return str(path if path.is_absolute() else folder / path)
+        return anchored_path(value, folder)
 
     base = suite.base
     updates: dict[str, Any] = {}
@@ -183,9 +222,17 @@ def _anchored(suite: Suite, folder: Path) -> Suite:
     }
     data = {name: _map_source(source, anchor) for name, source in suite.data.items()}
     include = [anchor(path) for path in suite.include]
-    return suite.model_copy(
-        update={"base": base.model_copy(update=updates), "adapters": adapters, "data": data, "include": include}
-    )
+    gate = suite.gate
+    if gate is not None and gate.against is not None:
+        gate = gate.model_copy(update={"against": anchor(gate.against)})
+    base = base.model_copy(update=updates)
+    return suite.model_copy(update={"base": base, "adapters": adapters, "data": data, "include": include, "gate": gate})
+
+
+def anchored_path(value: str, folder: Path) -> str:
+    """A path that counts from a folder, unless it is absolute or from a home."""
+    path = Path(value).expanduser()
+    return str(path if path.is_absolute() else folder / path)
 
 
 def _map_source(source: Any, change: Any) -> Any:
@@ -238,8 +285,7 @@ def _real_keys(raw: Any, detail: ErrorDetails) -> KeyPath:
     return keys
 
 
-def _fault(path: Path, lines: dict[KeyPath, int], keys: KeyPath, details: list[ErrorDetails]) -> UserError:
-    where = _where(path, lines, keys)
+def _fault(where: str, keys: KeyPath, details: list[ErrorDetails]) -> UserError:
     detail = details[0]
     if detail["type"] == "extra_forbidden":
         return UserError(f'unknown key "{keys[-1]}"', where=where, fix=_fix_unknown(keys))

@@ -22,6 +22,7 @@ from .stats.interval import Floats
 
 MetricKey = tuple[str, str]  # (metric, filter)
 _COLUMNS = ["item", "item_hash", "prompt_hash", "metrics"]
+HASH_DIGITS = 32  # of a hash's 64 hex digits: as many as baseline files keep, so that both know items alike
 _OPTIONAL = {"fields"}  # columns that records of earlier versions lack
 
 
@@ -65,9 +66,10 @@ class CellValues:
 
     Attributes:
         path: the records; None where they were not kept, as in a baseline file.
-        keys: what each item is known by: the hash of its document, and which one of equal documents it is.
+        keys: what each item is known by: the first 32 hex digits of its document's hash, and which one of equal
+            documents it is.
         items: (rows,) positions in the task's split.
-        prompts: the hash of all that was asked for each.
+        prompts: as many digits of the hash of all that was asked for each.
         metrics: by name and filter.
         early: whether the items came in random order, and no more of them than it took to decide a gate's rules.
     """
@@ -115,9 +117,9 @@ def values_of(table: pa.Table, path: Path | None = None) -> CellValues:
     table = table.select(_COLUMNS).combine_chunks()
     return CellValues(
         path=path,
-        keys=_keys(pd.Index(table["item_hash"].to_pandas())),
+        keys=item_keys(pd.Index(table["item_hash"].to_pandas())),
         items=table["item"].to_numpy().astype(np.int64),
-        prompts=pd.Index(table["prompt_hash"].to_pandas()),
+        prompts=_short(pd.Index(table["prompt_hash"].to_pandas())),
         metrics=_metric_columns(table["metrics"].combine_chunks()),
     )
 
@@ -149,13 +151,15 @@ def pair(baseline: CellValues, variant: CellValues, metric: MetricKey) -> Pairs:
     if len(mine.rows) < len(baseline) or len(other.rows) < len(variant):
         both = np.isin(left, mine.rows) & np.isin(right, other.rows)
         left, right = left[both], right[both]
-    sources = baseline.sources
+    sources = None if baseline.sources is None else baseline.sources[left]
+    if sources is None and variant.sources is not None:  # a baseline file does not keep them
+        sources = variant.sources[right]
     return Pairs(
         _taken(mine, left),
         _taken(other, right),
         len(mine.rows) - len(left),
         len(other.rows) - len(right),
-        None if sources is None else np.unique(sources[left], return_inverse=True)[1],
+        None if sources is None else np.unique(sources, return_inverse=True)[1],
         baseline.early or variant.early,
     )
 
@@ -176,8 +180,13 @@ def _taken(column: MetricColumn, rows: NDArray[np.int64]) -> Floats | list[Any]:
     return [column.values[place] for place in places]
 
 
-def _keys(hashes: pd.Index) -> pd.Index:
-    """The hashes, numbered where a document stands there several times."""
+def _short(hashes: pd.Index) -> pd.Index:
+    return pd.Index([value[:HASH_DIGITS] for value in hashes])
+
+
+def item_keys(hashes: pd.Index) -> pd.Index:
+    """What items are known by: their documents' hashes, numbered where a document stands there several times."""
+    hashes = _short(hashes)
     if hashes.is_unique:
         return hashes
     series = pd.Series(hashes.to_numpy())

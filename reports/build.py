@@ -6,6 +6,7 @@ from collections import Counter
 
 from ..harness.comparison import MetricComparison, RunComparison, TaskComparison
 from ..harness.costs import costs_of
+from ..harness.gate import GateResult
 from ..harness.outcomes import Gap
 from ..harness.results import STOPPED
 from ..harness.stats import Verdict
@@ -15,6 +16,7 @@ from .claims import claims_note, claims_table
 from .contamination import contamination_notes
 from .controls import null_section, seeds_section
 from .fidelity import fidelity_section
+from .gate import gate_note, gate_table
 from .provenance import how_it_was_run
 from .task_view import metric_heading, score_of, task_view
 from .view import Cell, Column, Line, Table, View, joined, line, name
@@ -33,8 +35,8 @@ _STATES = {
 }
 
 
-def build_view(run: RunComparison) -> View:
-    """The view model of a run, in the manifest's order of variants and tasks."""
+def build_view(run: RunComparison, gate: GateResult | None = None) -> View:
+    """The view model of a run, in the manifest's order of variants and tasks, and of its gate if it was judged."""
     manifest = run.manifest
     finished = any(cell.status == "done" for cell in run.results.cells)
     return View(
@@ -48,6 +50,8 @@ def build_view(run: RunComparison) -> View:
         claims=claims_table(run),
         claims_note=claims_note(run),
         sections=tuple(one for one in (fidelity_section(run), seeds_section(run), null_section(run)) if one),
+        gate=gate_table(gate) if gate is not None else None,
+        gate_note=gate_note(gate) if gate is not None else (),
         tasks=tuple(task_view(run, task) for task in run.tasks),
         costs=_costs(run) if finished else None,
         how=how_it_was_run(run),

@@ -103,6 +103,8 @@ def _first_screens(view: View) -> str:
     if view.notices:
         parts.append("\n".join(["> **Incomplete**", ">", *(f"> - {text_of(notice)}" for notice in view.notices)]))
     parts.append(text_of(view.lead))
+    if view.gate is not None:
+        parts += ["### Gate", text_of(view.gate_note), pipe_table(view.gate)]
     if view.claims is not None:
         parts += ["### Claims", text_of(view.claims_note), pipe_table(view.claims)]
     if view.summary is not None:

@@ -160,6 +160,8 @@ class View:
     claims: Table | None
     claims_note: Line
     sections: tuple[Section, ...]  # forms of the adapter, training seeds, null controls
+    gate: Table | None
+    gate_note: Line
     tasks: tuple[TaskView, ...]
     costs: Table | None
     how: tuple[Block, ...]

@@ -14,6 +14,7 @@ import pytest
 from phibench import __version__, cli
 from phibench.errors import UserError
 from phibench.harness import doctor
+from phibench.harness.baseline import save_baseline
 from support.command import Command, Ended
 from support.run_folder import write_run_folder
 
@@ -25,7 +26,11 @@ name = "base"
 [[tasks]]
 name = "mini_piqa"
 """
-COMMANDS = ("run", "train", "merge", "push", "synthesize", "check", "list", "report", "compare", "doctor")
+COMMANDS = (
+    *("run", "train", "merge", "push", "synthesize", "check", "list", "report", "compare", "gate"),
+    "doctor",
+)
+GROUPS = {"baseline": ("save", "show")}
 
 
 def suite(text: str = SUITE, name: str = "mine.toml") -> str:
@@ -60,6 +65,16 @@ def test_help_tells_every_option_and_the_exit_codes(command: str, phibench: Comm
         assert len(re.findall(r"\w{2,}", line)) > 3, line
 
 
+@pytest.mark.parametrize(("group", "command"), [(group, one) for group, names in GROUPS.items() for one in names])
+def test_help_of_a_group_tells_every_option_and_the_exit_codes(group: str, command: str, phibench: Command) -> None:
+    assert re.search(rf"│ {command} ", phibench(group, "--help").out)
+    ended = phibench(group, command, "--help")
+    assert ended.code == 0
+    assert "Exit codes: 0 " in ended.out
+    for line in re.findall(r"│ +(?:\* +)?(--\w+.*?) *│", ended.out):
+        assert len(re.findall(r"\w{2,}", line)) > 3, line
+
+
 def test_help_of_run_names_what_the_readme_promises(phibench: Command) -> None:
     shown = phibench("run", "--help").out
     options = ["--out", "--limit", "--only", "--device", "--offline", "--resume", "--fresh", "--yes", "-y", "-v", "-q"]
@@ -71,7 +86,7 @@ def test_help_of_run_names_what_the_readme_promises(phibench: Command) -> None:
 def test_help_names_every_command(phibench: Command) -> None:
     ended = phibench("--help")
     assert ended.code == 0
-    assert [command for command in COMMANDS if not re.search(rf"│ {command} ", ended.out)] == []
+    assert [command for command in (*COMMANDS, *GROUPS) if not re.search(rf"│ {command} ", ended.out)] == []
     assert "phibench run quickstart" in ended.out
     assert "130 interrupted" in ended.out
 
@@ -370,10 +385,23 @@ COMPARE = "compare run:base run:merged --html c.html --md c.md --json c.json"
 
 
 @pytest.mark.parametrize(
-    "command", ["check quickstart", "check mine.toml", "list tasks arc", "list recipes", "report run", COMPARE]
+    "command",
+    [
+        "check quickstart",
+        "check mine.toml",
+        "list tasks arc",
+        "list recipes",
+        "report run",
+        COMPARE,
+        "gate run --margin 99 --undecided pass --junit j.xml --comment c.md --json g.json --annotations",
+        "gate run --against run:base --margin 99 --undecided pass",
+        "baseline save run --out b.json",
+        "baseline show b.json",
+    ],
 )
 def test_light_commands_import_no_torch(command: str, tmp_path: Path) -> None:
-    write_run_folder(tmp_path / "run", items=4)
+    run = write_run_folder(tmp_path / "run", items=4)
+    save_baseline([str(run)], tmp_path / "b.json")
     data = '[data]\n"baber/piqa" = "rows.jsonl"\n'
     (tmp_path / "mine.toml").write_text(SUITE.replace("mini_piqa", "piqa") + data, encoding="utf-8")
     (tmp_path / "rows.jsonl").write_text("{}\n", encoding="utf-8")

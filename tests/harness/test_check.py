@@ -15,7 +15,10 @@ from safetensors.numpy import save_file
 from phibench.adapters import bundled
 from phibench.errors import SuiteFaults, UserError
 from phibench.harness.check import read_and_check
+from phibench.harness.check_gate import early_stopping_notes
 from phibench.harness.contract import suite_breaches
+from phibench.harness.gate_spec import RuleSpec
+from phibench.harness.plan import suite_hash
 from phibench.harness.suite import Suite
 from phibench.harness.suite_file import SUITES, TABLES, find_suite
 
@@ -149,6 +152,127 @@ variant = "base"
 than = "base" #<-
 task = "mini_arc_easy"
 expect = "better"
+
+## unknown keys and values of the gate
+> gate.levl | unknown key "levl" | did you mean "level"?
+> gate.undecided | must be one of undecided, pass, fail (it is "warn")
+> gate.rules[0].max_los | unknown key "max_los" | did you mean "max_loss"?
+> gate.rules[1].max_model_size | must be a size such as "2 GiB" or "800 MB"
+[gate]
+levl = 0.1 #<-
+undecided = "warn" #<-
+[[gate.rules]]
+max_loss = 0.1
+max_los = 0.1 #<-
+[[gate.rules]]
+max_model_size = "2 gigs" #<-
+
+## rules that are none
+> gate.rules | must not be empty
+[gate]
+rules = [] #<-
+
+## a gate without rules
+> gate.rules | the key "rules" is missing
+[gate] #<-
+
+## rules with no condition, with two, and with what does not go together
+> gate.rules[0] | give exactly one condition: max_loss
+> gate.rules[1] | give exactly one condition
+> gate.rules[2] | give task (each by itself) or group (their mean), not both
+> gate.rules[3] | max_memory is of a variant: drop metric, than and group
+> gate.rules[4] | at_least is compared with a number: drop than
+[[gate.rules]] #<-
+variant = "base"
+[[gate.rules]] #<-
+max_loss = 0.1
+min_gain = 0.1
+[[gate.rules]] #<-
+task = "mini_piqa"
+group = ["mini_piqa", "mini_arc_easy"]
+max_loss = 0.1
+[[gate.rules]] #<-
+metric = "acc"
+max_memory = "1 GiB"
+[[gate.rules]] #<-
+than = "base"
+at_least = 0.5
+
+## unknown names in a gate
+> gate.rules[0].variant | the suite has no variant "othr" | did you mean "other"?
+> gate.rules[0].task[1] | the suite has no task "mini_pika" | did you mean "mini_piqa"?
+> gate.rules[1].than | the suite has no variant "bse" | did you mean "base"?
+> gate.rules[1].group[0] | the suite has no task "mini_hellaswag"
+> gate.rules[2].metric | the task "mini_piqa" does not measure "acc_nrm" | did you mean "acc_norm"?
+> gate.rules[3].metric | no task measures "rougeL" | there is: acc, acc_norm, loglikelihood_margin
+[[variants]]
+name = "base"
+[[variants]]
+name = "other"
+[[tasks]]
+name = "mini_piqa"
+[[tasks]]
+name = "mini_arc_easy"
+[[gate.rules]]
+variant = "othr" #<-
+task = [
+"mini_piqa",
+"mini_pika", #<-
+]
+max_loss = 0.1
+[[gate.rules]]
+than = "bse" #<-
+group = ["mini_hellaswag", "mini_piqa"] #<-
+max_loss = 0.1
+[[gate.rules]]
+task = "mini_piqa"
+metric = "acc_nrm" #<-
+max_loss = 0.1
+[[gate.rules]]
+metric = "rougeL" #<-
+at_least = 0.1
+
+## rules that nothing can decide
+> gate.against | there is no run folder or baseline file | phibench baseline save
+> gate.rules[0].task[0] | the task "mini_piqa" is not asked of the variant "other"
+> gate.rules[1].task[1] | "mini_arc_easy" is named twice
+[[variants]]
+name = "base"
+[[variants]]
+name = "other"
+[[tasks]]
+name = "mini_piqa"
+variants = ["base"]
+[[tasks]]
+name = "mini_arc_easy"
+[gate]
+against = "gone.json" #<-
+[[gate.rules]]
+variant = ["base", "other"]
+task = ["mini_piqa"] #<-
+at_least = 0.1
+[[gate.rules]]
+task = ["mini_arc_easy", "mini_arc_easy"] #<-
+at_least = 0.1
+
+## a variant against itself
+> gate.rules[0].variant[0] | "base" is compared with itself
+> gate.rules[1].than | the suite has no variant "zzz"
+[[variants]]
+name = "base"
+[[variants]]
+name = "other"
+[[gate.rules]]
+variant = ["base", "other"] #<-
+max_loss = 0.1
+[[gate.rules]]
+than = "zzz" #<-
+max_loss = 0.1
+
+## a gate that compares the only variant
+> gate.rules[0] | the rule binds no variant: there is none but "base"
+[[gate.rules]] #<-
+max_loss = 0.1
 
 ## a variant that nothing is asked of
 ? | no task is asked of the variant "other" | ask one
@@ -861,6 +985,7 @@ include = ["tasks"]
 name = "my_task"
 [[tasks]]
 name = "my_other"
+source = "document"
 [[tasks]]
 name = "my_third"
 [[tasks]]
@@ -1085,6 +1210,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
         "empty.jsonl": "",
         "template.jinja": "{{ messages }}",
         "saved/dataset_info.json": "{}",
+        "baseline.json": "{}",
     }
     for name, dataset in [
         ("task", "mine"),
@@ -1271,6 +1397,34 @@ holds = [
   { variant = "int8", than = 0.5, task = "my_task", metric = "exact_match", expect = "same", margin = 0.1 },
 ]
 given = [{ variant = "int8", than = 1, task = "my_task", expect = "not better" }]
+[statistics]
+correction = "fdr_bh"
+slices = ["topic"]
+[gate]
+level = 0.1
+undecided = "fail"
+against = "baseline.json"
+early_stopping = true
+[[gate.rules]]
+variant = ["int8", "ours.merged"]
+task = "mini_webglm_qa"
+metric = "rougeL"
+than = "whatever the file has"
+max_loss = 0.1
+[[gate.rules]]
+group = ["my_other", "my_third"]
+min_gain = 0
+[[gate.rules]]
+task = ["my_third", "my_fourth"]
+at_least = 0.1
+[[gate.rules]]
+at_most = 0.9
+[[gate.rules]]
+max_model_size = "2 GiB"
+[[gate.rules]]
+max_memory = "800 MB"
+[[gate.rules]]
+max_seconds_per_item = 2
 [data]
 "owner/mine:part" = { test = "rows.jsonl", train = ["rows.jsonl", "rows.parquet"] }
 "owner/other" = "saved"
@@ -1313,7 +1467,49 @@ def test_a_suite_of_every_feature_passes(folder: Path) -> None:
 def test_the_features_suite_leaves_out_nothing_but_what_cannot_stand_together() -> None:
     written = set(re.findall(r"^(\w+) =", EVERYTHING, re.MULTILINE))
     known = {key for _, model in TABLES.values() for key in model.model_fields} | set(Suite.model_fields) - set(TABLES)
-    assert known - written - {"data"} == set()
+    known |= set(RuleSpec.model_fields)
+    assert known - written - {"data", "rules"} == set()
+
+
+def test_the_gate_that_the_quickstart_shows_lacks_nothing_but_its_baseline(folder: Path) -> None:
+    text = (SUITES / "quickstart.toml").read_text(encoding="utf-8")
+    start = text.index("# [gate]")
+    shown, rest = text[start:].split("\n\n", 1)
+    path = folder / "gated.toml"
+    path.write_text(f"{text[:start]}{re.sub('^# ', '', shown, flags=re.MULTILINE)}\n\n{rest}", encoding="utf-8")
+    (folder / "baseline.json").unlink()
+    (fault,) = faults_of(lambda: read_and_check(path))
+    (folder / "baseline.json").write_text("{}", encoding="utf-8")
+    assert str(fault.where).endswith(": gate.against")
+    gate = read_and_check(path).suite.gate
+    assert gate is not None
+    assert len(gate.rules) == 8
+    assert gate.against == str(folder / "baseline.json")
+
+
+def test_what_early_stopping_cannot_do_is_said(folder: Path) -> None:
+    path = folder / "everything.toml"
+    path.write_text(EVERYTHING, encoding="utf-8")
+    suite = read_and_check(path).suite
+    (note,) = early_stopping_notes(suite)
+    assert note.startswith("gate.rules[1]: the mean of a group")
+    path.write_text(EVERYTHING.replace("early_stopping = true", "early_stopping = false"), encoding="utf-8")
+    assert early_stopping_notes(read_and_check(path).suite) == []
+
+
+def test_the_gate_is_no_part_of_what_is_asked_but_with_early_stopping(folder: Path) -> None:
+    path = folder / "everything.toml"
+
+    def digest(old: str, new: str) -> str:
+        path.write_text(EVERYTHING.replace(old, new), encoding="utf-8")
+        return suite_hash(read_and_check(path).suite, None)
+
+    whole = digest("", "")
+    assert digest("max_loss = 0.1", "max_loss = 0.2") != whole
+    late = digest("early_stopping = true", "")
+    assert late != whole
+    gone = EVERYTHING[EVERYTHING.index("[gate]") : EVERYTHING.index("[data]")]
+    assert digest(gone, "") == late
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in SUITES.glob("*.toml")))

@@ -13,6 +13,7 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from phibench.errors import SuiteFaults, UserError
+from phibench.harness.gate_spec import RuleSpec
 from phibench.harness.suite import MatrixSpec, Suite
 from phibench.harness.suite_file import SUITES, TABLES, find_suite, read_suite
 
@@ -274,13 +275,17 @@ def test_the_matrix_goes_before_the_variants_spelt_out_and_the_first_is_the_base
 QUICKSTART = (SUITES / "quickstart.toml").read_text(encoding="utf-8")
 
 
+# The tables that the quickstart shows, with those inside another table that have a heading of their own.
+SHOWN = {name: model for name, (_, model) in TABLES.items()} | {"gate.rules": RuleSpec}
+
+
 def documented() -> dict[str, dict[str, list[str]]]:
     """For every table of the quickstart ("" at the top) the keys it shows, set or commented out, and their values."""
     found: dict[str, dict[str, list[str]]] = {"": {}}
     table = ""
     for line in QUICKSTART.splitlines():
-        if header := re.match(r"(?:# )?\[\[?(\w+)(?:\.\w+)?\]\]?", line):
-            table = header[1]
+        if header := re.match(r"(?:# )?\[\[?((\w+)(?:\.\w+)?)\]\]?", line):
+            table = header[1] if header[1] in SHOWN else header[2]
             found.setdefault(table, {})
         elif key := re.match(r'(?:# ?)?("[^"]+"|\w+) = (.*)', line):
             found[table].setdefault(key[1], []).append(key[2])
@@ -291,9 +296,9 @@ def documented() -> dict[str, dict[str, list[str]]]:
 
 def test_every_key_that_a_suite_may_have_is_shown() -> None:
     shown_keys = documented()
-    missing = [f"[{name}]" for name in TABLES if name not in shown_keys]
-    missing += [f"{name}.{key}" for name, (_, model) in TABLES.items() for key in model.model_fields
-                if key not in shown_keys.get(name, {})]  # fmt: skip
+    missing = [f"[{name}]" for name in SHOWN if name not in shown_keys]
+    missing += [f"{name}.{key}" for name, model in SHOWN.items() for key in model.model_fields
+                if key not in shown_keys.get(name, {}) and f"{name}.{key}" not in SHOWN]  # fmt: skip
     missing += [key for key in Suite.model_fields if key not in shown_keys[""] and key not in shown_keys]
     assert missing == []
 
@@ -303,7 +308,7 @@ def test_no_key_is_shown_that_a_suite_may_not_have() -> None:
         f"{name}.{key}"
         for name, keys in documented().items()
         for key in keys
-        if name != "data" and key not in (TABLES[name][1] if name else Suite).model_fields
+        if name != "data" and key not in (SHOWN[name] if name else Suite).model_fields
     ]
     assert unknown == []
 
@@ -311,7 +316,7 @@ def test_no_key_is_shown_that_a_suite_may_not_have() -> None:
 def test_keys_that_are_commented_out_show_their_default_where_they_have_one() -> None:
     other = []
     for name, keys in documented().items():
-        fields = (TABLES[name][1] if name else Suite).model_fields if name != "data" else {}
+        fields = (SHOWN[name] if name else Suite).model_fields if name != "data" else {}
         for key, values in keys.items():
             default = fields[key].default if key in fields else None
             is_set = re.search(rf"^{key} = ", QUICKSTART, re.MULTILINE)
