@@ -142,7 +142,8 @@ def test_check_tells_every_fault_on_one_line_each_with_what_to_do(
         'error: mine.toml:8: tasks[0].limt: unknown key "limt"',
         '  -> did you mean "limit"?',
         'error: mine.toml:9: tasks[0]."[red]x": unknown key "[red]x"',
-        "  -> the keys here are: name, variants, num_fewshot, limit, metrics, override, metric_options, divergence, source",
+        "  -> the keys here are: name, variants, num_fewshot, limit, metrics, override, metric_options, divergence,"
+        " source",
         "3 faults found",
     ]
 
