@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
 import pyarrow.parquet as pq
 from pydantic import ValidationError
 
@@ -271,7 +272,7 @@ def _values(cell: CellPart, file: BaselineFile) -> CellValues:
     columns = {(one.metric, one.filter): unpack_column(one, part.count) for one in cell.columns}
     return CellValues(
         path=None,
-        keys=item_keys(pd.Index(unpack_hashes(part.keys, part.count))),
+        keys=item_keys(pa.array(unpack_hashes(part.keys, part.count))),
         items=unpack_places(part.positions, part.count),
         prompts=pd.Index(unpack_hashes(part.prompts, part.count)),
         metrics=columns,

@@ -117,9 +117,9 @@ def values_of(table: pa.Table, path: Path | None = None) -> CellValues:
     table = table.select(_COLUMNS).combine_chunks()
     return CellValues(
         path=path,
-        keys=item_keys(pd.Index(table["item_hash"].to_pandas())),
+        keys=item_keys(table["item_hash"]),
         items=table["item"].to_numpy().astype(np.int64),
-        prompts=_short(pd.Index(table["prompt_hash"].to_pandas())),
+        prompts=_short(table["prompt_hash"]),
         metrics=_metric_columns(table["metrics"].combine_chunks()),
     )
 
@@ -180,16 +180,16 @@ def _taken(column: MetricColumn, rows: NDArray[np.int64]) -> Floats | list[Any]:
     return [column.values[place] for place in places]
 
 
-def _short(hashes: pd.Index) -> pd.Index:
-    return pd.Index([value[:HASH_DIGITS] for value in hashes])
+def _short(hashes: pa.ChunkedArray | pa.Array) -> pd.Index:
+    return pd.Index(pc.utf8_slice_codeunits(hashes, 0, HASH_DIGITS).to_numpy(zero_copy_only=False))
 
 
-def item_keys(hashes: pd.Index) -> pd.Index:
+def item_keys(hashes: pa.ChunkedArray | pa.Array) -> pd.Index:
     """What items are known by: their documents' hashes, numbered where a document stands there several times."""
-    hashes = _short(hashes)
-    if hashes.is_unique:
-        return hashes
-    series = pd.Series(hashes.to_numpy())
+    short = _short(hashes)
+    if short.is_unique:
+        return short
+    series = pd.Series(short.to_numpy())
     count = series.groupby(series).cumcount()
     return pd.Index(series.where(count == 0, series + "#" + count.astype(str)))
 
@@ -200,10 +200,11 @@ def _metric_columns(metrics: pa.Array) -> dict[MetricKey, MetricColumn]:
     names, filters = (flat.field(part).dictionary_encode() for part in ("name", "filter"))
     values = flat.field("value").to_numpy(zero_copy_only=False).astype(np.float64)
     raw = flat.field("raw")
-    codes = np.stack([names.indices.to_numpy(), filters.indices.to_numpy()], axis=1)
+    filtered = len(filters.dictionary)
+    codes = names.indices.to_numpy().astype(np.int64) * filtered + filters.indices.to_numpy()
     found = {}
-    for code in np.unique(codes, axis=0) if len(codes) else ():
-        here = np.flatnonzero((codes == code).all(axis=1))
+    for code in np.flatnonzero(np.bincount(codes)):
+        here = np.flatnonzero(codes == code)
         texts = raw.take(pa.array(here))
         column: Floats | list[Any] = values[here]
         if texts.null_count < len(texts):
@@ -211,7 +212,7 @@ def _metric_columns(metrics: pa.Array) -> dict[MetricKey, MetricColumn]:
                 value if text is None else json.loads(text)
                 for value, text in zip(values[here].tolist(), texts.to_pylist(), strict=True)
             ]
-        key = (names.dictionary[int(code[0])].as_py(), filters.dictionary[int(code[1])].as_py())
+        key = (names.dictionary[int(code) // filtered].as_py(), filters.dictionary[int(code) % filtered].as_py())
         found[key] = MetricColumn(rows[here].astype(np.int64), column)
     return found
 
