@@ -49,18 +49,19 @@ def refuse_unknown(spec: GateSpec, run: Outcomes, against: Outcomes | None, *, c
         refuse_unmeasured(spec, {task.name: [one.name for one, _ in run.metrics(task)] for task in run.manifest.tasks})
 
 
-def refuse_unmeasured(spec: GateSpec | None, measured: Mapping[str, Collection[str]]) -> None:
+def refuse_unmeasured(spec: GateSpec | None, measured: Mapping[str, Collection[str]], *, whole: bool = True) -> None:
     """Refuse rules on metrics that their tasks do not measure; before anything is asked, or afterwards.
 
     Args:
         spec: a suite's gate, if it has one.
         measured: the metrics of each task that is known; rules on others are passed over.
+        whole: whether these are all tasks that there are: only then a metric that none of them measures is a mistake.
 
     Raises:
         UserError: for the first such rule.
     """
     for i, rule in enumerate(spec.rules if spec is not None else []):
-        if rule.metric is not None and (found := _missing_metric(rule, measured)) is not None:
+        if rule.metric is not None and (found := _missing_metric(rule, measured, whole)) is not None:
             what, known = found
             near = difflib.get_close_matches(rule.metric, known, n=1)
             raise UserError(
@@ -70,14 +71,16 @@ def refuse_unmeasured(spec: GateSpec | None, measured: Mapping[str, Collection[s
             )
 
 
-def _missing_metric(rule: RuleSpec, measured: Mapping[str, Collection[str]]) -> tuple[str, list[str]] | None:
+def _missing_metric(
+    rule: RuleSpec, measured: Mapping[str, Collection[str]], whole: bool
+) -> tuple[str, list[str]] | None:
     """What does not measure a rule's metric, and what it measures instead."""
     named = rule.group or rule.tasks
     for task in named or []:
         if task in measured and rule.metric not in measured[task]:
             return f'the task "{task}" does not measure', list(dict.fromkeys(measured[task]))
     every = list(dict.fromkeys(name for names in measured.values() for name in names))
-    if named is None and measured and rule.metric not in every:
+    if named is None and whole and rule.metric not in every:
         return "no task measures", every
     return None
 

@@ -109,7 +109,8 @@ class Runner:
             self._choose(base)
             tasks = self._tasks_for(base.tokenizer)
             refuse_unmeasured(self.suite.claims, [built.info for built in tasks])
-            refuse_unmeasured_rules(self.suite.gate, {b.info.name: [m.name for m in b.info.metrics] for b in tasks})
+            measured = {built.info.name: [metric.name for metric in built.info.metrics] for built in tasks}
+            refuse_unmeasured_rules(self.suite.gate, measured, whole=not self.options.only)
             self._work_ahead(base, tasks)
             adapters = self._find_adapters(base)
             weights = base_parts(base)["base"] if adapters else None

@@ -477,6 +477,10 @@ def test_a_metric_is_known_before_anything_is_asked() -> None:
     refuse_unmeasured(spec, {"t": ["acc", "f1"]})
     refuse_unmeasured(spec, {"other": ["acc"]})
     refuse_unmeasured(None, {"t": ["acc"]})
+    anywhere = gate_of({"metric": "f1", "max_loss": 0.1})
+    refuse_unmeasured(anywhere, {"t": ["acc"]}, whole=False)
+    with pytest.raises(UserError, match="no task measures"):
+        refuse_unmeasured(anywhere, {"t": ["acc"]})
     with pytest.raises(UserError) as raised:
         refuse_unmeasured(spec, {"t": ["acc", "F1"]})
     assert raised.value.where == "gate.rules[1].metric"

@@ -107,11 +107,12 @@ def test_cells_that_failed_go_before_an_undecided_gate_and_after_a_failed_one(
 
 
 def test_what_was_not_asked_leaves_its_rule_undecided(phibench: Command, base: Path) -> None:
-    write(base, PASSES + "[[gate.rules]]\nmax_loss = 0.5\n")
+    write(base, PASSES + "[[gate.rules]]\nmax_loss = 0.5\n[[gate.rules]]\nmetric = 'exact_match'\nat_least = 0\n")
     ended = run(phibench, "--only", "base", "--only", "mini_arc_easy")
     assert ended.code == 4, ended.all
     checks = json.loads(Path("out/gate.json").read_text())["checks"]
     assert {check["verdict"] for check in checks if check["variant"] == "base-nf4"} == {"undecided"}
+    assert [check["reason"] for check in checks if check["number"] == 3] == ["nothing that it binds was run"]
 
 
 def test_what_cannot_be_judged_is_refused_before_anything_is_asked(phibench: Command, base: Path) -> None:
