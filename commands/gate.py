@@ -52,7 +52,7 @@ def gate(
     Example: phibench gate runs/mine-1a2b3c4d --against baseline.json --rules gate.toml
     """
     from ..files import write_text
-    from ..harness.gating import exit_code, gate_json, gate_run
+    from ..harness.gate.run import exit_code, gate_json, gate_run
     from ..harness.run_folder import disk_errors
     from ..reports.ci import github_annotations, junit_xml
     from ..reports.gate_comment import gate_comment, gate_summary

@@ -14,8 +14,8 @@ from .console import ERR, interrupted, log_to, polite_kill, quieten, say, say_st
 from .options import Offline, Quiet, SuiteName, Verbose
 
 if TYPE_CHECKING:
-    from ..harness.gate import GateResult
-    from ..harness.gate_spec import GateSpec
+    from ..harness.gate.judge import GateResult
+    from ..harness.gate.spec import GateSpec
     from ..harness.outcomes import Outcomes
     from ..harness.plan import RunOptions
     from ..harness.run_folder import RunFolder
@@ -52,7 +52,7 @@ def run(
     A run that was stopped goes on where it stopped when the same command is given again.
     """
     from ..harness.check import read_and_check
-    from ..harness.gating import opened
+    from ..harness.gate.run import opened
     from ..harness.plan import RunOptions, select, suite_hash
     from ..harness.run_folder import RunFolder, disk_errors, refuse_mixing
     from ..harness.suite_file import find_suite
@@ -97,7 +97,7 @@ def _run_and_report(
     sys.setswitchinterval(0.0005)
     weights = hash_ahead(file.suite.base.model)  # torch is not imported yet: that takes as long
 
-    from ..harness.gating import exit_code
+    from ..harness.gate.run import exit_code
     from ..harness.progress import RunProgress
     from ..harness.runner import Runner
     from ..reports.gate_terminal import gate_text
@@ -135,7 +135,7 @@ def _run_and_report(
 
 def _judge(folder: RunFolder, gate: tuple[Outcomes | None, GateSpec] | None) -> GateResult | None:
     """The verdict of the suite's gate, if it has one, which is kept in the run folder."""
-    from ..harness.gating import gate_own
+    from ..harness.gate.run import gate_own
 
     return None if gate is None else gate_own(folder.path, *gate).result
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from ..errors import UserError
-from .gate_spec import RuleSpec
+from .gate.spec import RuleSpec
 from .measured import split_reference
 from .results import KL_DIVERGENCE, MARGIN, SAME_TOP_TOKEN, STOPPED
 from .suite import Suite, TaskSpec

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from .gate_costs import peak_memory
+from .gate.costs import peak_memory
 from .outcomes import Outcomes
 from .results import VariantInfo
 

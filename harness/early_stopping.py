@@ -6,9 +6,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import replace
 
 from ..files import sha256_json
-from .gate_check import Check, GateVerdict, check_target
-from .gate_spec import GateSpec
-from .gate_targets import Target, compared_with, targets_of
+from .gate.check import Check, GateVerdict, check_target
+from .gate.spec import GateSpec
+from .gate.targets import Target, compared_with, targets_of
 from .outcomes import Outcomes
 from .records import Record, as_table
 from .results import CellResult

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from .gate_spec import RuleSpec
+from .gate.spec import RuleSpec
 from .stats.power import smallest_change
 from .suite import Suite, TaskSpec
 

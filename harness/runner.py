@@ -34,8 +34,8 @@ from .engine.base import context_length, render_chat
 from .engine.requests import Encoder, Prepared
 from .environment import choose_device, hardware, versions
 from .finishing import Finisher
-from .gate_names import refuse_unmeasured as refuse_unmeasured_rules
-from .gating import opened
+from .gate.names import refuse_unmeasured as refuse_unmeasured_rules
+from .gate.run import opened
 from .plan import RunOptions, cell_hash, select, suite_hash
 from .progress import RunProgress
 from .results import CellResult, FileHash, Manifest, TaskInfo, VariantInfo

@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, StringConstraints, model_validator
 
 from ..adapters.spec import AdapterSpec, BaseSpec, Name, QuantizationSpec, Seed, Spec, VariantSpec, matrix_variants
-from .gate_spec import GateSpec
+from .gate.spec import GateSpec
 
 Kind = Literal["base", "base-q", "adapter", "adapter-q", "merged", "merged-dequantized", "merged-requantized"]
 

@@ -6,7 +6,7 @@ from collections import Counter
 
 from ..harness.comparison import MetricComparison, RunComparison, TaskComparison
 from ..harness.costs import costs_of
-from ..harness.gate import GateResult
+from ..harness.gate.judge import GateResult
 from ..harness.outcomes import Gap
 from ..harness.results import STOPPED
 from ..harness.stats import Verdict

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from ..harness.gate import SAME_MODEL, Check, GateResult, GateVerdict
-from ..harness.gating import exit_code
+from ..harness.gate.judge import SAME_MODEL, Check, GateResult, GateVerdict
+from ..harness.gate.run import exit_code
 from ..harness.stats import Interval, Verdict
 from . import format as fmt
 from .view import Cell, Column, Line, Table, joined, line, name, prose

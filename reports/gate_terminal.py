@@ -7,7 +7,7 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..harness.gate import GateResult, GateVerdict
+from ..harness.gate.judge import GateResult, GateVerdict
 from . import format as fmt
 from .gate import gate_table, verdict_line
 from .view import Line

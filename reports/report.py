@@ -6,7 +6,7 @@ from pathlib import Path
 
 from ..files import write_text
 from ..harness.comparison import compare_run
-from ..harness.gating import read_gate
+from ..harness.gate.run import read_gate
 from .build import build_view
 from .html import render_html
 from .markdown import render_markdown

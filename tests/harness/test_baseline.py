@@ -14,8 +14,8 @@ import pytest
 from phibench.errors import UserError
 from phibench.harness import baseline_file
 from phibench.harness.baseline import open_against, read_baseline, save_baseline
-from phibench.harness.gate import judge_gate
-from phibench.harness.gate_spec import GateSpec
+from phibench.harness.gate.judge import judge_gate
+from phibench.harness.gate.spec import GateSpec
 from phibench.harness.item_fields import SOURCE
 from phibench.harness.outcomes import Outcomes, open_run
 from phibench.harness.records import ItemField, read_records, write_records

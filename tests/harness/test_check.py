@@ -17,7 +17,7 @@ from phibench.errors import SuiteFaults, UserError
 from phibench.harness.check import read_and_check
 from phibench.harness.check_gate import early_stopping_notes
 from phibench.harness.contract import suite_breaches
-from phibench.harness.gate_spec import RuleSpec
+from phibench.harness.gate.spec import RuleSpec
 from phibench.harness.plan import suite_hash
 from phibench.harness.suite import Suite
 from phibench.harness.suite_file import SUITES, TABLES, find_suite

@@ -11,9 +11,9 @@ import numpy as np
 import pytest
 
 from phibench.errors import UserError
-from phibench.harness.gate import SAME_MODEL, Check, GateResult, judge_gate
-from phibench.harness.gate_names import refuse_unmeasured
-from phibench.harness.gate_spec import GateSpec, default_gate
+from phibench.harness.gate.judge import SAME_MODEL, Check, GateResult, judge_gate
+from phibench.harness.gate.names import refuse_unmeasured
+from phibench.harness.gate.spec import GateSpec, default_gate
 from phibench.harness.outcomes import Gap, Outcomes
 from phibench.harness.results import MetricInfo, RealForm
 from phibench.harness.stats.proportions import paired_proportions

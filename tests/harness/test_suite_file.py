@@ -13,7 +13,7 @@ import pytest
 from pydantic_core import PydanticUndefined
 
 from phibench.errors import SuiteFaults, UserError
-from phibench.harness.gate_spec import RuleSpec
+from phibench.harness.gate.spec import RuleSpec
 from phibench.harness.suite import MatrixSpec, Suite
 from phibench.harness.suite_file import SUITES, TABLES, find_suite, read_suite
 

@@ -13,9 +13,9 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from phibench.errors import Exit, UserError
-from phibench.harness.gate import GateResult, GateVerdict, judge_gate
-from phibench.harness.gate_spec import GateSpec
-from phibench.harness.gating import Gated, exit_code, gate_json, gate_own, gate_run, opened, read_gate
+from phibench.harness.gate.judge import GateResult, GateVerdict, judge_gate
+from phibench.harness.gate.run import Gated, exit_code, gate_json, gate_own, gate_run, opened, read_gate
+from phibench.harness.gate.spec import GateSpec
 from phibench.harness.outcomes import Outcomes
 from phibench.harness.results import read_manifest
 from phibench.reports.ci import github_annotations, junit_xml

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from ..errors import UserError
-from .gate_spec import GateSpec, RuleSpec
-from .outcomes import Outcomes
+from ...errors import UserError
+from ..outcomes import Outcomes
+from .spec import GateSpec, RuleSpec
 
 
 @dataclass(frozen=True)

@@ -9,15 +9,15 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from .. import __version__
-from ..errors import Exit, UserError
-from ..files import write_text
-from .baseline import open_against
-from .gate import GateResult, GateVerdict, gate_of, judge_gate
-from .gate_file import read_rules
-from .gate_spec import DEFAULT_MARGIN, GateSpec, Undecided, default_gate
-from .outcomes import Outcomes, open_run
-from .run_folder import GATE
+from ... import __version__
+from ...errors import Exit, UserError
+from ...files import write_text
+from ..baseline import open_against
+from ..outcomes import Outcomes, open_run
+from ..run_folder import GATE
+from .file import read_rules
+from .judge import GateResult, GateVerdict, gate_of, judge_gate
+from .spec import DEFAULT_MARGIN, GateSpec, Undecided, default_gate
 
 _SCHEMA_VERSION = "1"
 _EXITS = {

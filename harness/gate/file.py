@@ -6,10 +6,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from ..errors import SuiteFaults, UserError
-from .gate_spec import GateSpec
-from .suite import Suite
-from .suite_file import anchored_path, form_faults, read_toml
+from ...errors import SuiteFaults, UserError
+from ..suite import Suite
+from ..suite_file import anchored_path, form_faults, read_toml
+from .spec import GateSpec
 
 
 def read_rules(path: Path) -> GateSpec:

@@ -11,13 +11,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from .alike import differing, made_otherwise, refuse_unlike
-from .gate_check import SAME_MODEL, Check, GateVerdict, check_target
-from .gate_costs import peak_memory
-from .gate_names import refuse_unknown
-from .gate_spec import GateSpec
-from .gate_targets import Target, binds_nothing, compared_with, targets_of
-from .outcomes import Outcomes
+from ..alike import differing, made_otherwise, refuse_unlike
+from ..outcomes import Outcomes
+from .check import SAME_MODEL, Check, GateVerdict, check_target
+from .costs import peak_memory
+from .names import refuse_unknown
+from .spec import GateSpec
+from .targets import Target, binds_nothing, compared_with, targets_of
 
 __all__ = [
     "SAME_MODEL",
@@ -99,7 +99,7 @@ def gate_of(run: Outcomes, folder: Path) -> GateSpec | None:
     Raises:
         UserError: it is of another version of phibench.
     """
-    from .comparison import read_part
+    from ..comparison import read_part
 
     part = run.manifest.suite.get("gate")
     return None if part is None else read_part(run.manifest, GateSpec, part, folder)

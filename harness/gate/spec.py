@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, model_validator
 
-from ..adapters.spec import Spec
+from ...adapters.spec import Spec
 
 Undecided = Literal["undecided", "pass", "fail"]
 Names = str | Annotated[list[str], Field(min_length=1)]

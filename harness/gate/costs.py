@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from .gate_spec import RuleSpec, in_bytes
-from .outcomes import Outcomes
-from .results import VariantInfo
+from ..outcomes import Outcomes
+from ..results import VariantInfo
+from .spec import RuleSpec, in_bytes
 
 _UNMEASURED = "it was not measured"
 

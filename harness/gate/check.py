@@ -10,16 +10,16 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ..errors import UserError
-from .alike import refuse_unlike
-from .gate_costs import cost_of
-from .gate_items import items_needed
-from .gate_spec import GateSpec, RuleSpec
-from .gate_targets import Target, compared_with
-from .outcomes import Gap, Outcomes
-from .results import MetricInfo
-from .stats import Interval, NoInterval, Pairs, paired_difference, score_interval
-from .values import CellValues, asked_otherwise, pair
+from ...errors import UserError
+from ..alike import refuse_unlike
+from ..outcomes import Gap, Outcomes
+from ..results import MetricInfo
+from ..stats import Interval, NoInterval, Pairs, paired_difference, score_interval
+from ..values import CellValues, asked_otherwise, pair
+from .costs import cost_of
+from .items import items_needed
+from .spec import GateSpec, RuleSpec
+from .targets import Target, compared_with
 
 SAME_MODEL = "the same model, by its identity, with the same answers"
 

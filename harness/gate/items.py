@@ -6,8 +6,8 @@ import math
 
 import numpy as np
 
-from .stats import Interval
-from .stats.proportions import paired_proportions
+from ..stats import Interval
+from ..stats.proportions import paired_proportions
 
 _TRIED = 400  # numbers of items between those that there are and those that surely do
 _MOST = 10**9  # more than any task has

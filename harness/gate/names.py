@@ -5,9 +5,9 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Mapping
 
-from ..errors import UserError
-from .gate_spec import GateSpec, RuleSpec
-from .outcomes import Outcomes
+from ...errors import UserError
+from ..outcomes import Outcomes
+from .spec import GateSpec, RuleSpec
 
 
 def refuse_unknown(spec: GateSpec, run: Outcomes, against: Outcomes | None, *, checked: bool = False) -> None:
