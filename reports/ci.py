@@ -8,7 +8,8 @@ from __future__ import annotations
 import re
 from xml.etree import ElementTree as ET
 
-from ..harness.gate.judge import Check, GateResult, GateVerdict
+from ..harness.gate.check import Check, GateVerdict
+from ..harness.gate.judge import GateResult
 from . import format as fmt
 from .gate import measured_words, rule_words, subject_words, verdict_line, verdict_words
 from .gate_terminal import plain

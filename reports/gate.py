@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from ..harness.gate.judge import SAME_MODEL, Check, GateResult, GateVerdict
+from ..harness.gate.check import SAME_MODEL, Check, GateVerdict
+from ..harness.gate.judge import GateResult
 from ..harness.gate.run import exit_code
 from ..harness.stats import Interval, Verdict
 from . import format as fmt

@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 
 from .. import __version__
-from ..harness.gate.judge import GateVerdict
+from ..harness.gate.check import GateVerdict
 from ..harness.gate.run import Gated
 from .gate import SAID, counted, gate_note, gate_table
 from .markdown import LONGEST, code, inline, pipe_table, text_of

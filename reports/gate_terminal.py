@@ -7,7 +7,8 @@ from rich.console import Group, RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from ..harness.gate.judge import GateResult, GateVerdict
+from ..harness.gate.check import GateVerdict
+from ..harness.gate.judge import GateResult
 from . import format as fmt
 from .gate import gate_table, verdict_line
 from .view import Line

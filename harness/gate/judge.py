@@ -11,29 +11,12 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..alike import differing, made_otherwise, refuse_unlike
+from ..alike import made_otherwise
 from ..outcomes import Outcomes
-from .check import SAME_MODEL, Check, GateVerdict, check_target
-from .costs import peak_memory
+from .check import Check, GateVerdict, check_target
 from .names import refuse_unknown
 from .spec import GateSpec
-from .targets import Target, binds_nothing, compared_with, targets_of
-
-__all__ = [
-    "SAME_MODEL",
-    "Check",
-    "GateResult",
-    "GateVerdict",
-    "Target",
-    "check_target",
-    "compared_with",
-    "differing",
-    "gate_of",
-    "judge_gate",
-    "peak_memory",
-    "refuse_unlike",
-    "targets_of",
-]
+from .targets import binds_nothing, targets_of
 
 
 @dataclass(frozen=True)

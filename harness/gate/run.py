@@ -15,8 +15,9 @@ from ...files import write_text
 from ..baseline import open_against
 from ..outcomes import Outcomes, open_run
 from ..run_folder import GATE
+from .check import GateVerdict
 from .file import read_rules
-from .judge import GateResult, GateVerdict, gate_of, judge_gate
+from .judge import GateResult, gate_of, judge_gate
 from .spec import DEFAULT_MARGIN, GateSpec, Undecided, default_gate
 
 _SCHEMA_VERSION = "1"

@@ -11,7 +11,8 @@ import numpy as np
 import pytest
 
 from phibench.errors import UserError
-from phibench.harness.gate.judge import SAME_MODEL, Check, GateResult, judge_gate
+from phibench.harness.gate.check import SAME_MODEL, Check
+from phibench.harness.gate.judge import GateResult, judge_gate
 from phibench.harness.gate.names import refuse_unmeasured
 from phibench.harness.gate.spec import GateSpec, default_gate
 from phibench.harness.outcomes import Gap, Outcomes

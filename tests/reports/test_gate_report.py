@@ -13,7 +13,8 @@ from markdown_it import MarkdownIt
 from rich.console import Console
 
 from phibench.errors import Exit, UserError
-from phibench.harness.gate.judge import GateResult, GateVerdict, judge_gate
+from phibench.harness.gate.check import GateVerdict
+from phibench.harness.gate.judge import GateResult, judge_gate
 from phibench.harness.gate.run import Gated, exit_code, gate_json, gate_own, gate_run, opened, read_gate
 from phibench.harness.gate.spec import GateSpec
 from phibench.harness.outcomes import Outcomes
