@@ -141,6 +141,23 @@ def test_a_whole_run(run: Run, suite: Path, tmp_path: Path) -> None:
     assert not (out / "journal" / "base" / "mini_arc_easy.jsonl").exists()
 
 
+def test_a_chat_template_of_ours_by_its_name(run: Run, suite: Path, tmp_path: Path) -> None:
+    """A name, and no file beside the suite: what a base without a template of its own is told to use."""
+    text = suite.read_text(encoding="utf-8").replace('dtype = "float32"', 'dtype = "float32"\nchat_template = true')
+    suite.write_text(text, encoding="utf-8")
+    code, printed = run("run", suite, "--out", tmp_path / "none", "--only", "base")
+    assert code == 2
+    assert 'set chat_template = "chatml"' in " ".join(printed.split())
+    suite.write_text(text.replace("chat_template = true", 'chat_template = "chatml"'), encoding="utf-8")
+    code, printed = run("check", suite)
+    assert code == 0, printed
+    out = tmp_path / "out"
+    code, printed = run("run", suite, "--out", out, "--limit", 1, "--only", "base", "--only", "mini_arc_easy")
+    assert code == 0, printed
+    [record] = read_records(out / str(read_results(out).cell("base", "mini_arc_easy").records))  # type: ignore[union-attr]
+    assert record.prompt is not None and record.prompt.startswith("<|im_start|>user\nQuestion: ")
+
+
 def test_scores_are_stock_lm_evals(run: Run, suite: Path, tmp_path: Path, models: tuple[Path, Path]) -> None:
     import lm_eval
     from lm_eval.models.huggingface import HFLM
