@@ -135,7 +135,7 @@ QUANTIZATION = {
     "quantization.load_in_4bits=true": ("there is no such key", 'did you mean "load_in_4bit"?'),
     "data.formt=dialogsum": ("there is no such key", 'did you mean "format"?'),
     "trainable_dtype=float64": ("must be one of auto, float32, bfloat16", "did you mean"),
-    "data.train.file=nowhere.jsonl": ("there is no data file nowhere.jsonl", "counts from the recipe's own folder"),
+    "data.train.file=nowhere.jsonl": ("there is no data file nowhere.jsonl", "counts from the working folder"),
 }
 
 
