@@ -105,7 +105,7 @@ def _hold(recipe: Recipe, table: str, given: Mapping[str, Any], config: type) ->
             rules.append(Annotated[int if isinstance(value, int) else float, _BOUNDS[key]])
         for rule in rules:
             try:
-                TypeAdapter(rule, config=ConfigDict(strict=True)).validate_python(value)
+                TypeAdapter(rule, config=ConfigDict(strict=True, allow_inf_nan=False)).validate_python(value)
             except ValidationError as error:
                 details = error.errors(include_url=False)
                 fix = what_to_do(details[0]) or "give another number"

@@ -292,6 +292,11 @@ def _train_into(
         raise
     result = job.scratch / "result"
     shutil.rmtree(result, ignore_errors=True)
+    try:
+        nonfinite_tensors = made.nonfinite()
+    except UserError:  # its checkpoints lead to nothing else
+        shutil.rmtree(job.scratch / "trainer", ignore_errors=True)
+        raise
     saved = made.evaluate_saved()
     facts = made.facts()  # saving a whole model turns it back into the base's precision
     made.save(result)
@@ -311,6 +316,7 @@ def _train_into(
         "seconds": round(before + time.perf_counter() - started, 1),
         "nonfinite_losses": watch.nonfinite_losses,
         "nonfinite_gradients": watch.nonfinite_gradients,
+        "nonfinite_tensors": nonfinite_tensors,
         "parts": parts,
         "curve": curve_of(trainer.state.log_history),
         **saved,

@@ -57,6 +57,23 @@ class Made:
         """A context in which the libraries' refusals of a setting are the user's to mend."""
         return refused(self.job.recipe)
 
+    def nonfinite(self) -> int:
+        """How many of the trained tensors hold NaN or infinity; the last step's loss does not show what it made.
+
+        Raises:
+            UserError: for any, unless the recipe allows them.
+        """
+        trained = [(name, p) for name, p in self.trainer.model.named_parameters() if p.requires_grad]
+        broken = [name for name, p in trained if not bool(torch.isfinite(p).all())]
+        if broken and not self.job.recipe.allow_nonfinite:
+            raise UserError(
+                f"what was trained is not finite (NaN or infinity) in {len(broken)} of {len(trained)} tensors,"
+                f" such as {broken[0]}; nothing is saved",
+                where=self.job.recipe.where(),
+                fix="lower learning_rate, train in bfloat16 or float32, or set allow_nonfinite = true",
+            )
+        return len(broken)
+
     def save(self, folder: Path) -> None:
         """Write the adapter, or the model; with the tokenizer where the recipe changed it or there is no adapter."""
         model = self.trainer.accelerator.unwrap_model(self.trainer.model)

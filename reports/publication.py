@@ -113,6 +113,10 @@ def _open(what: str) -> AdapterFiles:
 
 
 def _adapter(adapter: AdapterFiles, base: BaseSpec | None, request: Request, scratch: Path, said: Said) -> _Thing:
+    from ..adapters.finite import refuse_nonfinite
+
+    with said("looking at its weights"):
+        refuse_nonfinite(adapter)
     tokenizer = adapter.folder
     if not adapter.has_tokenizer:
         tokenizer = scratch / "tokenizer"

@@ -37,6 +37,8 @@ BAD = {
     "training.per_device_train_batch_size=0": ("must be at least 1 (it is 0)", "give another number"),
     "training.gradient_accumulation_steps=0": ("must be at least 1 (it is 0)", "give another number"),
     "training.learning_rate=-1e-4": ("must be at least 0", "give another number"),
+    "training.learning_rate=-inf": ("must be finite (it is -Infinity)", "give another number"),
+    "training.max_grad_norm=-nan": ("must be finite (it is NaN)", "give another number"),
     # What is not the recipe's to say, or our trainers' to do.
     "training.output_dir=elsewhere": ("checkpoints have their own place", "drop it"),
     "training.seed=7": ("give the seed with --seed", "drop it"),

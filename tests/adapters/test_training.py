@@ -17,10 +17,11 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from phibench.adapters.adapter_files import TRAINING
+from phibench.adapters.adapter_files import TRAINING, read_adapter
 from phibench.adapters.base import LoadedBase
 from phibench.adapters.checkpoints import COMPLETE, last_checkpoint
 from phibench.adapters.encode import encode_rows
+from phibench.adapters.finite import refuse_nonfinite
 from phibench.adapters.rows import Rows
 from phibench.adapters.sft import CompletionTrainer
 from phibench.adapters.watch import Step
@@ -185,14 +186,14 @@ def test_what_was_counted_before_a_stop_is_counted_after_it(base: LoadedBase, tm
         if step.step == 5:
             raise KeyboardInterrupt
 
-    path, settings = write(tmp_path), ["training.learning_rate=inf", "allow_nonfinite=true"]
+    path, settings = write(tmp_path), ["training.learning_rate=1e38", "allow_nonfinite=true"]
     with pytest.raises(KeyboardInterrupt):
         trained(path, base, *settings, on_step=stop)
     record = trained(path, base, *settings).record
     assert (record["resumed_at"], record["nonfinite_gradients"]) == (4, 5)
     # A recipe that does not allow it is not given the result of one that does.
     with pytest.raises(UserError, match="a gradient is not finite"):
-        trained(path, base, "training.learning_rate=inf")
+        trained(path, base, "training.learning_rate=1e38")
 
 
 def test_another_prompt_or_version_makes_another_adapter(
@@ -255,7 +256,7 @@ def test_two_processes_do_not_train_the_same_thing(base: LoadedBase, tmp_path: P
 def test_what_is_not_finite_is_counted_and_stops_unless_allowed(
     allowed: bool, base: LoadedBase, cache: Path, tmp_path: Path
 ) -> None:
-    settings = ["training.learning_rate=inf", f"allow_nonfinite={str(allowed).lower()}"]
+    settings = ["training.learning_rate=1e38", f"allow_nonfinite={str(allowed).lower()}"]
     path = write(tmp_path)
     if not allowed:
         with pytest.raises(UserError, match="a gradient is not finite at step 2") as caught:
@@ -266,6 +267,25 @@ def test_what_is_not_finite_is_counted_and_stops_unless_allowed(
     record = trained(path, base, *settings).record
     assert record["nonfinite_gradients"] == 5  # from the second step on
     assert record["nonfinite_losses"] == 5 + 2  # and both evaluations after them
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_last_step_that_makes_no_numbers_leaves_nothing(
+    allowed: bool, base: LoadedBase, cache: Path, tmp_path: Path
+) -> None:
+    """No loss is measured after it, so none shows it."""
+    settings = ["training.learning_rate=1e38", "training.max_steps=1", "training.warmup_steps=0"]
+    text = RECIPE.replace('eval.file = "held.jsonl"\n', "")
+    path = write(tmp_path, f"allow_nonfinite = {str(allowed).lower()}\n{text}")
+    if not allowed:
+        with pytest.raises(UserError, match=r"not finite .* in 8 of 8 tensors, such as .*; nothing is saved"):
+            trained(path, base, *settings)
+        assert list(cache.iterdir()) == []
+        return
+    made = trained(path, base, *settings)
+    assert (made.record["nonfinite_losses"], made.record["nonfinite_tensors"]) == (0, 8)
+    with pytest.raises(UserError, match="8 of its 8 weights are not finite"):
+        refuse_nonfinite(read_adapter("a", made.folder, "mine"))
 
 
 # ---- what is trained
