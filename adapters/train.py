@@ -300,6 +300,7 @@ def _train_into(
     saved = made.evaluate_saved()
     facts = made.facts()  # saving a whole model turns it back into the base's precision
     made.save(result)
+    hashes, still = made.moved(result)
     write_text(result / LEFT_OUT, json.dumps(made.train.left_out(), indent=2) + "\n")
     record = {
         "recipe": recipe.model_dump(mode="json"),
@@ -312,7 +313,7 @@ def _train_into(
         "device": str(job.device),
         "steps": trainer.state.global_step,
         "resumed_at": resumed_at,
-        "notes": [*notes, *passed, *made.notes()],
+        "notes": [*notes, *passed, *made.notes(), *still],
         "seconds": round(before + time.perf_counter() - started, 1),
         "nonfinite_losses": watch.nonfinite_losses,
         "nonfinite_gradients": watch.nonfinite_gradients,
@@ -321,6 +322,7 @@ def _train_into(
         "curve": curve_of(trainer.state.log_history),
         **saved,
         **facts,
+        **hashes,
         "files": hash_files(result, but=TRAINING),
     }
     text = json.dumps(record, indent=2)

@@ -18,6 +18,7 @@ from .attach import attach
 from .base import LoadedBase, save_tokenizer
 from .encode import Encoded, encode_pairs, encode_rows
 from .formats import CHAT_TEMPLATES
+from .moved import saved_hash, start_hash
 from .quantize import copy_of
 from .recipe import Recipe
 from .refusals import needs_reporters, refuse_unknown_modules
@@ -52,6 +53,7 @@ class Made:
     train: Encoded
     held_out: Encoded | None
     reference: str | None  # the hash of a preference tuning's reference before training
+    start: str  # the hash of the values that training starts from
 
     def refused(self) -> Any:
         """A context in which the libraries' refusals of a setting are the user's to mend."""
@@ -123,6 +125,12 @@ class Made:
         cut = f"there was room for no more than {most} rows at once: the loss is the same sum over a step's tokens"
         return [f"{cut}; dropout, where there is any, was drawn anew for the smaller batches"]
 
+    def moved(self, folder: Path) -> tuple[dict[str, str], list[str]]:
+        """The hashes of the values that training started from and of those that were saved; and a note where equal."""
+        hashes = {"start_values": self.start, "saved_values": saved_hash(folder)}
+        still = hashes["start_values"] == hashes["saved_values"]
+        return hashes, ["nothing was learned: what is saved has the very values that it started from"] if still else []
+
     def evaluate_saved(self) -> dict[str, Any]:
         """Where the best checkpoint is kept rather than the last: which it is, and its own held-out measures."""
         state, args = self.trainer.state, self.trainer.args
@@ -188,7 +196,7 @@ def make_trainer(job: Job, on_step: Callable[[Step], None], stop: Stop | None = 
     watch.trainer, trainer.stop = trainer, stop
     trainer.remove_callback(PrinterCallback)  # `on_step` shows the progress
     reference = reference_hash(trainer) if recipe.method == "dpo" else None
-    return Made(job, trainer, watch, tokenizer, train, held_out, reference)
+    return Made(job, trainer, watch, tokenizer, train, held_out, reference, start_hash(trainer.model))
 
 
 def _config(job: Job) -> Any:
