@@ -19,7 +19,7 @@ def values_hash(tensors: Iterable[torch.Tensor]) -> str:
     for tensor in tensors:
         values = tensor.detach().cpu().float().contiguous().reshape(-1).view(torch.uint8).numpy()
         digest = hashlib.sha256(f"{tuple(tensor.shape)}\n".encode())
-        digest.update(memoryview(values))
+        digest.update(values.data)
         digests.append(digest.hexdigest())
     return hashlib.sha256("\n".join(sorted(digests)).encode()).hexdigest()
 

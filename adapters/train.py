@@ -24,7 +24,7 @@ from .adapter_files import LEFT_OUT, TRAINING, AdapterFiles, read_adapter
 from .base import LoadedBase
 from .bundled import cache_dir
 from .checkpoints import last_checkpoint, step_of, take_checkpoint
-from .encode import special_tokens
+from .encode import WHY, nothing_to_learn, special_tokens
 from .identity import base_parts, tokenizer_hash, version
 from .recipe import Recipe, read_recipe
 from .recipe_table import find_recipe
@@ -209,6 +209,7 @@ def _parts(
         **({"eval_data": held_out.sha256} if held_out is not None else {}),
         **({"start": start.sha256} if start is not None else {}),
         **({"special_tokens": "left out"} if spelt else {}),  # before, such rows were trained on
+        **({"empty_rows": "left out"} if nothing_to_learn(rows, recipe.data.format) else {}),  # as those were
         "seed": str(seed),
         "device": device.type,
         "tokenizer": tokenizer_hash(base.tokenizer),
@@ -270,8 +271,7 @@ def _train_into(
     trainer, watch = made.trainer, made.watch
     for what, names in (
         ("shortened", made.train.shortened),
-        ("left out: too long", made.train.dropped),
-        ("left out: they spell a special token of the tokenizer", made.train.special),
+        *((f"left out: {WHY[why]}", names) for why, names in made.train.left_out().items()),
     ):
         if names:
             _log.warning("%s: %d of %d rows %s", recipe.name, len(names), len(job.rows.rows), what)

@@ -16,7 +16,7 @@ from ..files import sha256_json
 from .adapter_files import AdapterFiles
 from .attach import attach
 from .base import LoadedBase, save_tokenizer
-from .encode import Encoded, encode_pairs, encode_rows
+from .encode import WHY, Encoded, encode_pairs, encode_rows
 from .formats import CHAT_TEMPLATES
 from .moved import saved_hash, start_hash
 from .quantize import copy_of
@@ -278,19 +278,37 @@ def _encoded(job: Job, rows: Rows, tokenizer: Any, config: Any) -> Encoded:
     else:
         learn_prompts = config.completion_only_loss is False
         found = encode_rows(rows, form, tokenizer, max_length=most, learn_prompts=learn_prompts)
-    if not found.rows and not found.dropped:
-        raise UserError(
-            "every row spells a special token of the tokenizer, which would end or begin a turn there",
-            where=rows.source,
-            fix="give texts without the template's tokens: the format puts them in",
-        )
     if not found.rows:
-        raise UserError(
-            f"max_length = {most} leaves no room for any row",
-            where=job.recipe.where("training.max_length"),
-            fix="raise training.max_length",
-        )
+        raise _no_rows(job.recipe, rows, found, most)
     return found
+
+
+def _no_rows(recipe: Recipe, rows: Rows, found: Encoded, most: int | None) -> UserError:
+    """The error of data of which nothing is left: the reason is that of most rows, and others are counted."""
+    counts = sorted(((len(names), why) for why, names in found.left_out().items() if names), reverse=True)
+    what, where, fix = {
+        "dropped": (
+            f"max_length = {most} leaves no room for any row",
+            recipe.where("training.max_length"),
+            "raise training.max_length",
+        ),
+        "special": (
+            "every row spells a special token of the tokenizer, which would end or begin a turn there",
+            rows.source,
+            "give texts without the template's tokens: the format puts them in",
+        ),
+        "unpaired": ("no row makes a pair", rows.source, "give rows whose preferred answer is not the other one"),
+        "empty": (
+            "the answer of every row is empty",
+            rows.source,
+            "give rows with answers",
+        ),
+        "unsourced": ("no row has references", rows.source, "give rows with references to answer from"),
+    }[counts[0][1]]
+    others = ", ".join(f"{count} left out: {WHY[why]}" for count, why in counts)
+    return UserError(
+        what if len(counts) == 1 else f"no row is left of {len(rows.rows)}: {others}", where=where, fix=fix
+    )
 
 
 def _trainer(

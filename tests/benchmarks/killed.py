@@ -3,8 +3,8 @@
     python tests/benchmarks/killed.py webglm-mini --set training.max_steps=6 --set training.save_steps=2
 
 Each is `phibench train` in processes of its own, with a cache of its own. Prints one JSON line: the step that it went
-on from, and of both the SHA-256 of the weights' file and the losses. They are the same where the weights are, byte for
-byte, and all held-out losses; a training loss that is logged every few steps is the mean since the checkpoint, at first.
+on from, and of both the SHA-256 of the weights' file and the losses. `same`: the weights, byte for byte, and all
+held-out losses; a training loss that is logged every few steps is at first a mean since the checkpoint.
 """
 
 from __future__ import annotations
