@@ -48,6 +48,18 @@ BAD = {
     "training.push_to_hub_model_id=mine": ("a training publishes nothing", "publishing is `phibench push`'s"),
     "training.hub_model_id=me/mine": ("a training publishes nothing", "publishing is `phibench push`'s"),
     "training.hub_always_push=true": ("a training publishes nothing", "publishing is `phibench push`'s"),
+    # What the libraries take, and what would change nothing.
+    "training.eos_token=foo": ("the end of text that is learned is the tokenizer's", "tokenizer.eos_token"),
+    "training.pad_token=foo": ("padding is the tokenizer's", "tokenizer.pad_token"),
+    "training.resume_from_checkpoint=/nope": ("goes on from its own last checkpoint", "name it as start"),
+    "training.dataset_text_field=text": ("columns are read as data.format says", "another data.format"),
+    "training.dataset_num_proc=4": ("rows are encoded by phibench", "drop it"),
+    "training.truncation_mode=keep_end": ("rows are never cut", "training.max_length"),
+    "training.assistant_only_loss=true": ("what is learned is told by data.format", "completion_only_loss"),
+    "training.model_init_kwargs=nope": ("loaded as [base] and [quantization] say", "base.dtype"),
+    "training.trust_remote_code=true": ("loaded as [base] says", "base.trust_remote_code"),
+    "training.do_eval=true": ("example scripts", "data.eval"),
+    "training.trackio_space_id=me/runs": ("would write to the hub", "trackio keeps its runs here"),
     # What would make another result than was promised.
     "training.save_only_model=true": ("checkpoints without the optimizer cannot be gone on from", "drop it"),
     "training.ignore_data_skip=true": ("would see rows anew", "drop it"),
