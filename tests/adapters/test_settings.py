@@ -10,6 +10,7 @@ from phibench.adapters.adapter_files import TRAINING
 from phibench.adapters.base import LoadedBase
 from phibench.adapters.recipe import read_recipe
 from phibench.adapters.recipe_table import RECIPES
+from phibench.adapters.renames import RENAMED
 from phibench.adapters.settings import refuse_settings
 from phibench.errors import UserError
 from support.recipes import RECIPE, trained, write
@@ -60,6 +61,15 @@ BAD = {
     "training.trust_remote_code=true": ("loaded as [base] says", "base.trust_remote_code"),
     "training.do_eval=true": ("example scripts", "data.eval"),
     "training.trackio_space_id=me/runs": ("would write to the hub", "trackio keeps its runs here"),
+    # What is gone from the libraries, and would be missed by its spelling.
+    "training.group_by_length=true": ("there is no such key", 'train_sampling_strategy = "group_by_length"'),
+    "training.no_cuda=true": ("there is no such key", "write use_cpu"),
+    "training.logging_dir=logs": ("there is no such key", "TENSORBOARD_LOGGING_DIR"),
+    "training.save_safetensors=true": ("there is no such key", "always safetensors"),
+    "training.evaluation_strategy=steps": ("there is no such key", "write eval_strategy"),
+    "training.warmup_ratio=0.1": ("there is no such key", "a share of all steps"),
+    "training.max_seq_length=64": ("there is no such key", "write max_length"),
+    "training.overwrite_output_dir=true": ("there is no such key", "never overwritten"),
     # What would make another result than was promised.
     "training.save_only_model=true": ("checkpoints without the optimizer cannot be gone on from", "drop it"),
     "training.ignore_data_skip=true": ("would see rows anew", "drop it"),
@@ -107,6 +117,19 @@ def test_a_setting_that_is_refused(setting: str, base: LoadedBase, cache: Path, 
     assert fix in str(caught.value.fix)
     assert caught.value.where == f"{path}: {key}"
     assert [entry for entry in cache.glob("*") if (entry / TRAINING).exists()] == []
+
+
+def test_what_is_renamed_is_gone_from_the_libraries() -> None:
+    from trl import DPOConfig, SFTConfig
+
+    assert not RENAMED.keys() & (SFTConfig.__dataclass_fields__.keys() | DPOConfig.__dataclass_fields__.keys())
+
+
+def test_the_best_checkpoint_needs_a_checkpoint_at_each_evaluation(base: LoadedBase, tmp_path: Path) -> None:
+    settings = ["training.load_best_model_at_end=true", "training.save_steps=3", "training.eval_steps=2"]
+    with pytest.raises(UserError, match="multiple") as caught:
+        trained(write(tmp_path), base, *settings)
+    assert "Traceback" not in str(caught.value)
 
 
 DPO_BAD = {
