@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 from ..errors import UserError
-from .formats import FORMATS, PAIRS, Example
+from .formats import FORMATS, PAIRS, Example, LeftOut
 from .rows import Rows, strings
 
 if TYPE_CHECKING:
@@ -16,6 +16,14 @@ if TYPE_CHECKING:
 
 IGNORED = -100  # transformers' label of a token that is not learned
 NAMED = 50  # rows that a record names
+# Why rows are left out: the names of the lists of :class:`Encoded`, and what a person is told.
+WHY = {
+    "dropped": "too long",
+    "special": "they spell special tokens",
+    "unpaired": "they make no pair",
+    "empty": "their answer is empty",
+    "unsourced": "they have no references",
+}
 
 
 @dataclass
@@ -27,10 +35,12 @@ class Encoded:
     dropped: list[str] = field(default_factory=list)  # names of rows that no form fits
     special: list[str] = field(default_factory=list)  # names of rows that spell a special token
     unpaired: list[str] = field(default_factory=list)  # names of rows that make no pair of answers
+    empty: list[str] = field(default_factory=list)  # names of rows whose answer is empty
+    unsourced: list[str] = field(default_factory=list)  # names of rows without references to answer from
 
     def left_out(self) -> dict[str, list[str]]:
-        """The names of the rows that are not among these, by why."""
-        return {"dropped": self.dropped, "special": self.special, "unpaired": self.unpaired}
+        """The names of the rows that are not among these, by why: one reason each."""
+        return {why: getattr(self, why) for why in WHY}
 
     def told(self, prefix: str = "") -> dict[str, Any]:
         """How many rows were left out or shortened, and the first of their names, for a record."""
@@ -61,6 +71,9 @@ def encode_rows(
         if any(map(special.search, texts)):
             found.special.append(name)
             continue
+        if isinstance(forms, LeftOut):
+            getattr(found, forms.why).append(name)
+            continue
         for number, form in enumerate(forms):
             row = encode(form, tokenizer, learn_prompts=learn_prompts)
             if max_length is None or len(row["input_ids"]) <= max_length:
@@ -71,6 +84,16 @@ def encode_rows(
         else:
             found.dropped.append(name)
     return found
+
+
+def nothing_to_learn(rows: Rows, format_name: str) -> list[str]:
+    """The names of the rows that a format makes nothing of: their answer is empty, or they have no references.
+
+    Raises:
+        UserError: for a row that lacks a column.
+    """
+    read = _read(rows, FORMATS[format_name]) if format_name in FORMATS else ()
+    return [name for name, _, forms in read if isinstance(forms, LeftOut)]
 
 
 def encode(example: Example, tokenizer: PreTrainedTokenizerBase, *, learn_prompts: bool = False) -> dict[str, Any]:
@@ -198,12 +221,17 @@ class _Columns(Mapping[str, Any]):
 
 
 def _read(rows: Rows, form: Any) -> Iterator[tuple[str, list[str], Any]]:
-    """The name of each row, the texts in the columns that its format reads, and what the format makes of it."""
+    """The name of each row, the texts in the columns that its format reads, and what the format makes of it.
+
+    That is a :class:`LeftOut` where nothing can be learned from the row.
+    """
     for name, row in rows.rows:
         columns = _Columns(row)
         try:
             found = form(columns, name)
             found = list(found) if isinstance(found, Iterator) else found
+        except LeftOut as reason:
+            found = reason
         except ValueError as error:
             raise UserError(str(error), where=rows.source) from None
         yield name, list(strings({column: row[column] for column in columns.read})), found

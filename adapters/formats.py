@@ -27,13 +27,25 @@ class Part:
 Example = tuple[Part, ...]
 
 
+class LeftOut(Exception):
+    """A row that is not trained on, and why: a key of :data:`~phibench.adapters.encode.WHY`."""
+
+    def __init__(self, why: str) -> None:
+        super().__init__(why)
+        self.why = why
+
+
 def _answered(prompt: str, completion: str) -> Example:
+    if not completion.strip():
+        raise LeftOut("empty")  # it would teach to say nothing, and stop
     return Part(prompt), Part(completion, learned=True, ends=True)
 
 
 def _webglm_qa(row: ParsedRow, name: str) -> Iterator[Example]:
     """References are left out whole, the last first, for as long as the answer cites none of them."""
     read = webglm_qa.read_row(row, name)
+    if not read.references:
+        raise LeftOut("unsourced")
     cited = [number for marker in find_markers(read.answer) for number in marker.numbers]
     least = max((number for number in cited if number <= len(read.references)), default=0)
     for count in range(len(read.references), max(least, 1) - 1, -1):
@@ -50,6 +62,8 @@ def _riddles(row: ParsedRow, name: str) -> Iterator[Example]:
     """What the assistant says, and that it stops there, is learned; its header is given to it when it is asked."""
     parts = []
     for message in riddles.read_row(row, name):
+        if message.role == "assistant" and not message.content.strip():
+            raise LeftOut("empty")
         parts.append(Part(riddles.header(message.role)))
         parts.append(Part(riddles.body(message.content), learned=message.role == "assistant"))
         parts.append(Part("\n"))

@@ -136,7 +136,7 @@ def read_recipe(path: Path, settings: Sequence[str] = ()) -> Recipe:
     """Read and validate a recipe, with what it extends.
 
     Its data files, its base and the folder or recipe that it starts from count from its own folder; those that a
-    setting names, apart from data files, from the working folder.
+    setting names, from the working folder.
 
     Args:
         path: its file.
@@ -199,8 +199,11 @@ def data_file(name: str, recipe: Path, *, where: str | None = None) -> Path:
     for folder in (recipe.parent, DATA):
         if (file := folder / name).is_file():
             return file
+    counts = f"the recipe's own folder, {recipe.parent.resolve()}"
+    if where is not None and where.startswith("--set "):
+        counts = f"the working folder, {Path.cwd()}"
     raise UserError(
         f"there is no data file {name}",
         where=where or f"{recipe}: data",
-        fix=f"a relative path counts from the recipe's own folder, {recipe.parent.resolve()}",
+        fix=f"a relative path counts from {counts}",
     )

@@ -1,4 +1,7 @@
-"""A recipe as a table: a file over those it extends, and `--set` over them all, with who gave each key. No torch."""
+"""A recipe as a table: a file over those it extends, and `--set` over them all, with who gave each key. No torch.
+
+All are laid over each other by the same rules: what names one thing by several keys takes the place of what named it.
+"""
 
 from __future__ import annotations
 
@@ -15,8 +18,15 @@ from .formats import TEMPLATES
 
 RECIPES = Path(__file__).resolve().parent / "recipes"
 _MOST_PARENTS = 8
-# Tables that name one thing by several keys: given anew, they replace what the parent had.
+# Tables that name one thing by several keys: given anew, they replace what was there.
 _WHOLE = ("train", "eval", "quantization")
+_TAKEN_AWAY = ("start", "lora", "quantization")  # given empty, they take away what was there
+# A key -> those that say the same in another way, and that it drops: rows are a file's or a dataset's.
+_IN_THE_PLACE_OF = {"eval": ("eval_fraction",), "eval_fraction": ("eval",)}
+_SOURCES = {
+    "file": ("path", "name", "split", "revision"),
+    **dict.fromkeys(("path", "name", "split", "revision"), ("file",)),
+}
 
 Keys = tuple[str, ...]
 
@@ -36,6 +46,10 @@ class Places:
         keys = tuple(key.split("."))
         nearest = next((keys[:n] for n in range(len(keys), 0, -1) if keys[:n] in self.given), None)
         place = self.given[nearest] if nearest else str(self.path)
+        below = dict.fromkeys(one for of, one in self.given.items() if of[: len(keys)] == keys and one != place)
+        told = [one for one in below if one.startswith("--set ")]
+        if told and not place.startswith("--set "):  # a table of the file, and what was changed in it
+            return f"{place}: {key} with {', '.join(told)}"
         names_it = place.startswith("--set ") and place.removeprefix("--set ").partition("=")[0].strip() == key
         return place if names_it else f"{place}: {key}"
 
@@ -71,7 +85,7 @@ def read_table(path: Path, settings: Sequence[str]) -> tuple[dict[str, Any], Pla
     places = Places(path)
     table = _read(path, places)
     for setting in settings:
-        _set(table, setting, places)
+        table = _set(table, setting, places)
     return table, places
 
 
@@ -137,23 +151,31 @@ def _anchor_data(table: dict[str, Any], folder: Path, child: Path) -> None:
             rows["file"] = os.path.relpath(folder / rows["file"], child)
 
 
-def _laid_over(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]:
+def _laid_over(under: Mapping[str, Any], over: Mapping[str, Any], way: Sequence[str] = ()) -> dict[str, Any]:
+    """A table over another.
+
+    Args:
+        under: what was there.
+        over: what is given anew.
+        way: of a `--set`, the names that lead to what it changes: a table on the way is not given anew.
+    """
     found = dict(under)
     for key, value in over.items():
-        both = isinstance(value, dict) and isinstance(found.get(key), dict) and key not in _WHOLE
-        found[key] = _laid_over(found[key], value) if both else value
-    for key in ("start", "lora", "quantization"):
-        if found.get(key) in ("", {}):  # given empty, they take away what the parent had
-            del found[key]
-    if "eval" in over:
-        found.pop("eval_fraction", None)
-    if "eval_fraction" in over:
-        found.pop("eval", None)
+        if key in _TAKEN_AWAY and value in ("", {}):
+            found.pop(key, None)
+            continue
+        further = way[1:] if way[:1] == (key,) else ()
+        both = isinstance(value, dict) and isinstance(found.get(key), dict) and (key not in _WHOLE or bool(further))
+        found[key] = _laid_over(found[key], value, further) if both else value
+    for given, others in _IN_THE_PLACE_OF.items():
+        if given in over:
+            for other in others:
+                found.pop(other, None)
     return found
 
 
-def _set(table: dict[str, Any], setting: str, places: Places) -> None:
-    """Change one key; local paths in it count from where the command is given."""
+def _set(table: dict[str, Any], setting: str, places: Places) -> dict[str, Any]:
+    """The table with one key changed; local paths in it count from where the command is given."""
     key, equals, text = setting.partition("=")
     names = [name.strip() for name in key.split(".")]
     if not equals or not all(names):
@@ -166,15 +188,29 @@ def _set(table: dict[str, Any], setting: str, places: Places) -> None:
     for name in reversed(names[:-1]):
         change = {name: change}
     _anchor(change, Path.cwd())
-    place = table
+    _anchor_files(change)
+    place: Any = table
     for name in names[:-1]:
-        place, change = place.setdefault(name, {}), change[name]
+        place = place.get(name, {})
         if not isinstance(place, dict):
             raise UserError(
                 f"{name} is no table, so it has no key {names[-1]}",
                 where=f"--set {setting}",
                 fix="name a key as the recipe has it, such as training.max_steps",
             )
-    place[names[-1]] = change[names[-1]]
     for keys in [tuple(names), *_keys(value if isinstance(value, dict) else {}, tuple(names))]:
         places.given[keys] = f"--set {setting}"
+    table = _laid_over(table, change, tuple(names))
+    if names[0] == "data" and len(names) == 3:
+        rows = table["data"][names[1]]
+        table["data"][names[1]] = {k: v for k, v in rows.items() if k not in _SOURCES.get(names[2], ())}
+    return table
+
+
+def _anchor_files(table: dict[str, Any]) -> None:
+    """Let data files that are here count from here; others are looked for beside the recipe and among phibench's."""
+    data = table.get("data")
+    for rows in (data.get("train"), data.get("eval")) if isinstance(data, dict) else ():
+        if isinstance(rows, dict) and isinstance(name := rows.get("file"), str):
+            file = Path(name).expanduser()
+            rows["file"] = str(file.resolve()) if file.is_file() else name

@@ -21,6 +21,40 @@ _NOT_HERE = {
     "hub_token": "a token does not belong in a recipe: huggingface_hub finds its own",
     "push_to_hub_token": "a token does not belong in a recipe: huggingface_hub finds its own",
 }
+# What the libraries take and phibench has its own place for: it would change nothing. (Why, what to do instead.)
+_OWN_RULE = "the end of text that is learned is the tokenizer's"
+_SCRIPTS = "it is a flag of transformers' example scripts, and changes nothing"
+_IGNORED = {
+    "eos_token": (_OWN_RULE, "give it as tokenizer.eos_token"),
+    "pad_token": ("padding is the tokenizer's", "give it as tokenizer.pad_token"),
+    "resume_from_checkpoint": (
+        "the same command goes on from its own last checkpoint",
+        "drop it; to go on with an adapter, name it as start",
+    ),
+    "dataset_text_field": ("columns are read as data.format says", "drop it, or give another data.format"),
+    "dataset_kwargs": ("rows are encoded by phibench, and the libraries get tokens", "drop it"),
+    "dataset_num_proc": ("rows are encoded by phibench, and the libraries get tokens", "drop it"),
+    "truncation_mode": (
+        "rows are never cut: they are shortened by their format's own rule, or left out",
+        "drop it; training.max_length says how long they may be",
+    ),
+    "assistant_only_loss": (
+        "what is learned is told by data.format: of a conversation, what the assistant says",
+        "drop it; training.completion_only_loss = false learns from all text",
+    ),
+    "model_init_kwargs": (
+        "the base is loaded as [base] and [quantization] say",
+        "give base.dtype, base.attn_implementation or base.revision",
+    ),
+    "trust_remote_code": ("the base is loaded as [base] says", "give base.trust_remote_code"),
+    "do_train": (_SCRIPTS, "drop it"),
+    "do_eval": (_SCRIPTS, "drop it; data.eval or data.eval_fraction holds rows out"),
+    "do_predict": (_SCRIPTS, "drop it; a suite asks what a result writes"),
+    **dict.fromkeys(
+        ("trackio_space_id", "trackio_bucket_id", "trackio_static_space_id"),
+        ("a training publishes nothing, and this would write to the hub", "drop it; trackio keeps its runs here"),
+    ),
+}
 _PUBLISHING = ("hub_", "push_to_hub")  # how the keys begin that make a trainer write to the hub
 
 
@@ -109,7 +143,7 @@ def refuse_places(recipe: Recipe) -> None:
         UserError: for the first, with who gave it.
     """
     for key in recipe.training:
-        why, fix = _NOT_HERE.get(key), "drop it"
+        why, fix = _IGNORED.get(key) or (_NOT_HERE.get(key), "drop it")
         if why is None and key.startswith(_PUBLISHING):
             why, fix = "a training publishes nothing", "drop it; publishing is `phibench push`'s"
         if why is not None:

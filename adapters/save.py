@@ -20,6 +20,7 @@ from .. import __version__
 from ..errors import UserError
 from ..files import replace_folder, sha256_json, write_text
 from .base import load_base, save_tokenizer
+from .ends import ends_of
 from .identity import other_parts, tokenizer_hash, version, weights_hash
 from .merge_record import RECORD, MergeOrder, MergeRecord, public_name
 from .variants import VariantFactory, model_bytes
@@ -42,7 +43,7 @@ def save_merged(
     """Make a merged variant as a suite makes it, and save it so that plain transformers loads the very same weights.
 
     The folder appears whole or not at all: it is written beside its place, read again with transformers, and moved
-    there only if every tensor and the tokenizer came back bit for bit.
+    there only if every tensor, the tokenizer and the ends of a text came back as they were.
 
     Args:
         order: what to merge.
@@ -85,7 +86,7 @@ def save_merged(
         files="",
         versions={name: version(name) for name in ("torch", "transformers", "peft", "bitsandbytes", "safetensors")},
     )
-    tokenizer = variant.tokenizer
+    tokenizer, ends = variant.tokenizer, ends_of(variant.model)
     with _writing(out), replace_folder(out) as part:
         _check_room(out, variant.model)
         with said(f"saving {out.name}"):
@@ -93,7 +94,7 @@ def save_merged(
             save_tokenizer(tokenizer, part)
         del variant, factory, base  # the check needs the room
         with said("reading it again with transformers"):
-            _check_saved(part, record, tokenizer, trust_remote_code=order.base.trust_remote_code)
+            _check_saved(part, record, tokenizer, ends, trust_remote_code=order.base.trust_remote_code)
         record = record.model_copy(update={"files": weights_hash(str(part))})
         write_text(part / RECORD, record.model_dump_json(indent=2) + "\n")
     return record
@@ -174,7 +175,12 @@ def _check_room(out: Path, model: nn.Module) -> None:
 
 
 def _check_saved(
-    folder: Path, record: MergeRecord, tokenizer: PreTrainedTokenizerBase, *, trust_remote_code: bool
+    folder: Path,
+    record: MergeRecord,
+    tokenizer: PreTrainedTokenizerBase,
+    ends: dict[str, Any],
+    *,
+    trust_remote_code: bool,
 ) -> None:
     """Read the folder as its users will; what comes back must be what was made."""
     common: dict[str, Any] = {"trust_remote_code": trust_remote_code, "local_files_only": True}
@@ -185,6 +191,8 @@ def _check_saved(
         wrong.append("weights")
     if (tokenizer_hash(found), found.chat_template) != (tokenizer_hash(tokenizer), tokenizer.chat_template):
         wrong.append("tokenizer")
+    if ends_of(model) != ends:
+        wrong.append("tokens that begin, end and fill a text")
     if wrong:
         raise UserError(
             f"what transformers reads back is not what was saved: other {' and '.join(wrong)}; nothing was kept",

@@ -22,6 +22,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 from ..errors import UserError
 from .recipe import Recipe, likely, what_to_do
 from .refusals import refuse_places, refuse_values
+from .renames import RENAMED
 from .spec import broken_rule
 
 _OURS = {Path(__file__).with_name(f"{name}.py") for name in ("sft", "dpo", "watch")}
@@ -99,13 +100,15 @@ def _hold(recipe: Recipe, table: str, given: Mapping[str, Any], config: type) ->
         where = recipe.where(f"{table}.{key}")
         if key not in known:
             theirs = f"the keys of [{table}] are those of {config.__module__.partition('.')[0]}.{config.__name__}"
-            raise UserError("there is no such key", where=where, fix=likely(key, known, all_of_them=theirs))
+            instead = RENAMED.get(key) if table == "training" else None
+            fix = instead or likely(key, known, all_of_them=theirs)
+            raise UserError("there is no such key", where=where, fix=fix)
         rules = [_rule(known[key])]
         if key in _BOUNDS and isinstance(value, int | float):
             rules.append(Annotated[int if isinstance(value, int) else float, _BOUNDS[key]])
         for rule in rules:
             try:
-                TypeAdapter(rule, config=ConfigDict(strict=True)).validate_python(value)
+                TypeAdapter(rule, config=ConfigDict(strict=True, allow_inf_nan=False)).validate_python(value)
             except ValidationError as error:
                 details = error.errors(include_url=False)
                 fix = what_to_do(details[0]) or "give another number"

@@ -24,7 +24,7 @@ from .adapter_files import LEFT_OUT, TRAINING, AdapterFiles, read_adapter
 from .base import LoadedBase
 from .bundled import cache_dir
 from .checkpoints import last_checkpoint, step_of, take_checkpoint
-from .encode import special_tokens
+from .encode import WHY, nothing_to_learn, special_tokens
 from .identity import base_parts, tokenizer_hash, version
 from .recipe import Recipe, read_recipe
 from .recipe_table import find_recipe
@@ -209,6 +209,7 @@ def _parts(
         **({"eval_data": held_out.sha256} if held_out is not None else {}),
         **({"start": start.sha256} if start is not None else {}),
         **({"special_tokens": "left out"} if spelt else {}),  # before, such rows were trained on
+        **({"empty_rows": "left out"} if nothing_to_learn(rows, recipe.data.format) else {}),  # as those were
         "seed": str(seed),
         "device": device.type,
         "tokenizer": tokenizer_hash(base.tokenizer),
@@ -270,8 +271,7 @@ def _train_into(
     trainer, watch = made.trainer, made.watch
     for what, names in (
         ("shortened", made.train.shortened),
-        ("left out: too long", made.train.dropped),
-        ("left out: they spell a special token of the tokenizer", made.train.special),
+        *((f"left out: {WHY[why]}", names) for why, names in made.train.left_out().items()),
     ):
         if names:
             _log.warning("%s: %d of %d rows %s", recipe.name, len(names), len(job.rows.rows), what)
@@ -292,9 +292,15 @@ def _train_into(
         raise
     result = job.scratch / "result"
     shutil.rmtree(result, ignore_errors=True)
+    try:
+        nonfinite_tensors = made.nonfinite()
+    except UserError:  # its checkpoints lead to nothing else
+        shutil.rmtree(job.scratch / "trainer", ignore_errors=True)
+        raise
     saved = made.evaluate_saved()
     facts = made.facts()  # saving a whole model turns it back into the base's precision
     made.save(result)
+    hashes, still = made.moved(result)
     write_text(result / LEFT_OUT, json.dumps(made.train.left_out(), indent=2) + "\n")
     record = {
         "recipe": recipe.model_dump(mode="json"),
@@ -307,14 +313,16 @@ def _train_into(
         "device": str(job.device),
         "steps": trainer.state.global_step,
         "resumed_at": resumed_at,
-        "notes": [*notes, *passed, *made.notes()],
+        "notes": [*notes, *passed, *made.notes(), *still],
         "seconds": round(before + time.perf_counter() - started, 1),
         "nonfinite_losses": watch.nonfinite_losses,
         "nonfinite_gradients": watch.nonfinite_gradients,
+        "nonfinite_tensors": nonfinite_tensors,
         "parts": parts,
         "curve": curve_of(trainer.state.log_history),
         **saved,
         **facts,
+        **hashes,
         "files": hash_files(result, but=TRAINING),
     }
     text = json.dumps(record, indent=2)

@@ -16,8 +16,9 @@ from ..files import sha256_json
 from .adapter_files import AdapterFiles
 from .attach import attach
 from .base import LoadedBase, save_tokenizer
-from .encode import Encoded, encode_pairs, encode_rows
+from .encode import WHY, Encoded, encode_pairs, encode_rows
 from .formats import CHAT_TEMPLATES
+from .moved import saved_hash, start_hash
 from .quantize import copy_of
 from .recipe import Recipe
 from .refusals import needs_reporters, refuse_unknown_modules
@@ -52,10 +53,28 @@ class Made:
     train: Encoded
     held_out: Encoded | None
     reference: str | None  # the hash of a preference tuning's reference before training
+    start: str  # the hash of the values that training starts from
 
     def refused(self) -> Any:
         """A context in which the libraries' refusals of a setting are the user's to mend."""
         return refused(self.job.recipe)
+
+    def nonfinite(self) -> int:
+        """How many of the trained tensors hold NaN or infinity; the last step's loss does not show what it made.
+
+        Raises:
+            UserError: for any, unless the recipe allows them.
+        """
+        trained = [(name, p) for name, p in self.trainer.model.named_parameters() if p.requires_grad]
+        broken = [name for name, p in trained if not bool(torch.isfinite(p).all())]
+        if broken and not self.job.recipe.allow_nonfinite:
+            raise UserError(
+                f"what was trained is not finite (NaN or infinity) in {len(broken)} of {len(trained)} tensors,"
+                f" such as {broken[0]}; nothing is saved",
+                where=self.job.recipe.where(),
+                fix="lower learning_rate, train in bfloat16 or float32, or set allow_nonfinite = true",
+            )
+        return len(broken)
 
     def save(self, folder: Path) -> None:
         """Write the adapter, or the model; with the tokenizer where the recipe changed it or there is no adapter."""
@@ -105,6 +124,12 @@ class Made:
             return []
         cut = f"there was room for no more than {most} rows at once: the loss is the same sum over a step's tokens"
         return [f"{cut}; dropout, where there is any, was drawn anew for the smaller batches"]
+
+    def moved(self, folder: Path) -> tuple[dict[str, str], list[str]]:
+        """The hashes of the values that training started from and of those that were saved; and a note where equal."""
+        hashes = {"start_values": self.start, "saved_values": saved_hash(folder)}
+        still = hashes["start_values"] == hashes["saved_values"]
+        return hashes, ["nothing was learned: what is saved has the very values that it started from"] if still else []
 
     def evaluate_saved(self) -> dict[str, Any]:
         """Where the best checkpoint is kept rather than the last: which it is, and its own held-out measures."""
@@ -171,7 +196,7 @@ def make_trainer(job: Job, on_step: Callable[[Step], None], stop: Stop | None = 
     watch.trainer, trainer.stop = trainer, stop
     trainer.remove_callback(PrinterCallback)  # `on_step` shows the progress
     reference = reference_hash(trainer) if recipe.method == "dpo" else None
-    return Made(job, trainer, watch, tokenizer, train, held_out, reference)
+    return Made(job, trainer, watch, tokenizer, train, held_out, reference, start_hash(trainer.model))
 
 
 def _config(job: Job) -> Any:
@@ -253,19 +278,37 @@ def _encoded(job: Job, rows: Rows, tokenizer: Any, config: Any) -> Encoded:
     else:
         learn_prompts = config.completion_only_loss is False
         found = encode_rows(rows, form, tokenizer, max_length=most, learn_prompts=learn_prompts)
-    if not found.rows and not found.dropped:
-        raise UserError(
-            "every row spells a special token of the tokenizer, which would end or begin a turn there",
-            where=rows.source,
-            fix="give texts without the template's tokens: the format puts them in",
-        )
     if not found.rows:
-        raise UserError(
-            f"max_length = {most} leaves no room for any row",
-            where=job.recipe.where("training.max_length"),
-            fix="raise training.max_length",
-        )
+        raise _no_rows(job.recipe, rows, found, most)
     return found
+
+
+def _no_rows(recipe: Recipe, rows: Rows, found: Encoded, most: int | None) -> UserError:
+    """The error of data of which nothing is left: the reason is that of most rows, and others are counted."""
+    counts = sorted(((len(names), why) for why, names in found.left_out().items() if names), reverse=True)
+    what, where, fix = {
+        "dropped": (
+            f"max_length = {most} leaves no room for any row",
+            recipe.where("training.max_length"),
+            "raise training.max_length",
+        ),
+        "special": (
+            "every row spells a special token of the tokenizer, which would end or begin a turn there",
+            rows.source,
+            "give texts without the template's tokens: the format puts them in",
+        ),
+        "unpaired": ("no row makes a pair", rows.source, "give rows whose preferred answer is not the other one"),
+        "empty": (
+            "the answer of every row is empty",
+            rows.source,
+            "give rows with answers",
+        ),
+        "unsourced": ("no row has references", rows.source, "give rows with references to answer from"),
+    }[counts[0][1]]
+    others = ", ".join(f"{count} left out: {WHY[why]}" for count, why in counts)
+    return UserError(
+        what if len(counts) == 1 else f"no row is left of {len(rows.rows)}: {others}", where=where, fix=fix
+    )
 
 
 def _trainer(

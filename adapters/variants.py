@@ -16,6 +16,7 @@ from ..files import sha256_json
 from .adapter_files import AdapterFiles
 from .attach import attach
 from .base import LoadedBase, load_tokenizer
+from .ends import set_ends
 from .identity import base_parts, variant_parts
 from .merge import merge
 from .quantize import LayerQuantizer, bnb_config, copy_of, dequantize, quantize
@@ -106,6 +107,8 @@ class VariantFactory:
             model = merge(self._attached(spec, self._copy(), adapter), adapter)
             if quantization is not None:
                 model = quantize(model, bnb_config(quantization, self.base.dtype), self.device)
+        if adapter is not None and adapter.has_tokenizer:
+            set_ends(model, self.tokenizer(spec), self.base.tokenizer)
         return Variant(spec, model, self.tokenizer(spec), time.perf_counter() - started)
 
     def layer_quantizer(self, quantization: str) -> LayerQuantizer:

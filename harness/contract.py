@@ -17,12 +17,21 @@ from pydantic import ValidationError
 
 from ..adapters.adapter_files import TRAINING
 from ..adapters.bundled import NAME as BUNDLED
-from ..adapters.formats import CHAT_TEMPLATES
+from ..adapters.formats import CHAT_TEMPLATES, TEMPLATES
 from ..adapters.recipe import Recipe, read_recipe
 from ..adapters.recipe_table import find_recipe
 from ..adapters.spec import AdapterSpec, QuantizationSpec
 from ..errors import UserError
-from .suite import Suite
+from ..files import sha256_json
+from .suite import Suite, TaskSpec
+
+# What a suite's task may change of the prompt that a format has.
+_PROMPT_KEYS = {"doc_to_text", "target_delimiter", "description"}
+# A format -> the tasks that ask in its prompt, without `mini_` before their names and `_loss` behind them.
+_ASKED_BY = {
+    "webglm_qa": ("webglm_qa", "webglm_pairs"),
+    "webglm_pairs": ("webglm_qa", "webglm_pairs"),
+}
 
 
 def suite_breaches(suite: Suite) -> list[str]:
@@ -55,6 +64,8 @@ def folder_breaches(
     *,
     tokens: Mapping[str, str | None] | None = None,
     modules: Collection[str] | None = None,
+    template: str | None = None,
+    context: int | None = None,
 ) -> list[str]:
     """What breaks the contract of an adapter that is a folder.
 
@@ -65,6 +76,8 @@ def folder_breaches(
         base: what the suite's base is, as an identity has it, where that is known.
         tokens: those of the tokenizer that it is asked with, where it does not carry its own; None: not known.
         modules: the names of the base's modules, without what holds them; None: not known.
+        template: the hash of the chat template that it will be asked in; None: not known, or in none.
+        context: tokens that the model reads at most, where the suite does not say; None: not known.
 
     Raises:
         OSError: it has no adapter_config.json.
@@ -78,6 +91,10 @@ def folder_breaches(
     except ValidationError:
         recipe = None  # another version's
     found = breaches(suite, name, config=config, recipe=recipe, parts=record.get("parts"), base=base)
+    if recipe is not None:
+        own = record["tokens"].get("chat_template") if isinstance(record.get("tokens"), Mapping) else None
+        told = [*_template(recipe, template, trained=own), *_length(suite, recipe, context)]
+        found += [what for each in told if (what := f"adapters.{name}: {each}") not in found]
     more = [*_tokens(record.get("tokens"), tokens), *_modules(config.get("target_modules"), modules)]
     return found + [f"adapters.{name}: {what}" for what in more]
 
@@ -166,13 +183,56 @@ def _prompts(suite: Suite, recipe: Recipe) -> list[str]:
         found.append(
             f'it was trained on {form} in a chat template ("chatml"); base.chat_template = false asks it plain prompts'
         )
+    if isinstance(suite.base.chat_template, str):
+        found += _template(recipe, _hash_of(suite.base.chat_template))
     if not in_chat and suite.base.chat_template:
         found.append(f"it was trained on plain prompts ({form}); base.chat_template wraps what it is asked")
+    if suite.base.system_instruction:
+        found.append("it was trained without a system instruction; base.system_instruction is put before its prompts")
     for task in suite.tasks:
-        changed = sorted({"doc_to_text", "target_delimiter", "description"} & task.override.keys())
-        if task.name.removeprefix("mini_") == form and changed:
-            found.append(f"it was trained on the prompt of {form}; tasks.{task.name}.override changes {changed[0]}")
+        if _form_of(task) in _ASKED_BY.get(form, (form,)):
+            found += _changes(task, form)
     return found
+
+
+def _form_of(task: TaskSpec) -> str:
+    """The name of what a task asks in: `mini_` is another set of items, `_loss` another way to look at the answer."""
+    return task.name.removeprefix("mini_").removesuffix("_loss")
+
+
+def _changes(task: TaskSpec, form: str) -> list[str]:
+    """How a task departs from the prompt of the format that was trained on."""
+    changed = sorted(_PROMPT_KEYS & task.override.keys())
+    found = [f"it was trained on the prompt of {form}; tasks.{task.name}.override changes {key}" for key in changed[:1]]
+    shots = task.override.get("num_fewshot") if task.num_fewshot is None else task.num_fewshot
+    if shots:
+        found.append(f"it was trained without examples before a prompt; tasks.{task.name} puts {shots} there")
+    return found
+
+
+def _hash_of(template: str) -> str | None:
+    """The hash of the template that `base.chat_template` names; None where its file cannot be read."""
+    try:
+        return sha256_json(TEMPLATES.get(template) or Path(template).expanduser().read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError):
+        return None  # a fault, which is told as one
+
+
+def _template(recipe: Recipe, asked: str | None, *, trained: str | None = None) -> list[str]:
+    """Whether prompts are wrapped in another chat template than in training.
+
+    Args:
+        recipe: what it was trained by.
+        asked: the hash of the template that it is asked in.
+        trained: the hash of its tokenizer's own, which is that of training only where the recipe says so.
+    """
+    own = CHAT_TEMPLATES.get(recipe.data.format)
+    if asked is None or own is None:
+        return []
+    was = trained if recipe.tokenizer.chat_template and trained is not None else sha256_json(own)
+    if asked == was:
+        return []
+    return ['it was trained in another chat template than it is asked in; base.chat_template = "chatml" is the one']
 
 
 def _quantization(suite: Suite, name: str, recipe: Recipe) -> list[str]:
@@ -194,8 +254,13 @@ def _differing(trained: QuantizationSpec, asked: QuantizationSpec) -> list[str]:
     return [key for key in ours if ours[key] != theirs[key] and None not in (ours[key], theirs[key])]
 
 
-def _length(suite: Suite, recipe: Recipe) -> list[str]:
+def _length(suite: Suite, recipe: Recipe, context: int | None = None) -> list[str]:
     trained, asked = recipe.training.get("max_length"), suite.base.max_length
-    if isinstance(trained, int) and asked is not None and asked > trained:
-        return [f"it was trained on at most {trained} tokens; base.max_length = {asked} asks it more"]
+    if not isinstance(trained, int):
+        return []
+    if asked is not None and asked != trained:
+        does = "asks it more" if asked > trained else "cuts longer prompts"
+        return [f"it was trained on at most {trained} tokens; base.max_length = {asked} {does}"]
+    if asked is None and context is not None and context < trained:
+        return [f"it was trained on at most {trained} tokens; the model reads {context}, and longer prompts are cut"]
     return []

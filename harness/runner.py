@@ -38,6 +38,7 @@ from .gate.names import refuse_unmeasured as refuse_unmeasured_rules
 from .gate.run import opened
 from .plan import RunOptions, cell_hash, select, suite_hash
 from .progress import RunProgress
+from .prompt_pairs import other_prompts
 from .results import CellResult, FileHash, Manifest, TaskInfo, VariantInfo
 from .run_adapters import RunAdapters
 from .run_folder import RunFolder
@@ -114,12 +115,10 @@ class Runner:
             self._work_ahead(base, tasks)
             adapters = self._find_adapters(base)
             weights = base_parts(base)["base"] if adapters else None
-            for name, files in adapters.items():
-                told = None if files.has_tokenizer else token_names(base.tokenizer)
-                modules = {module.rpartition(".")[2] for module, _ in base.model.named_modules()}
-                self._warn(folder_breaches(self.suite, name, files.folder, weights, tokens=told, modules=modules))
             with self._said("preparing the base"):
                 factory = VariantFactory(base, self.suite.quantizations, adapters, self.device)
+            for files in adapters.values():
+                self._warn(self._breaches(factory, files, weights))
             self._announce(factory)
             with self._said("page-locking the base"):
                 if pinned:
@@ -202,6 +201,21 @@ class Runner:
         self.state.manifest.adapters += self._adapters.infos
         return self._adapters.found
 
+    def _breaches(self, factory: VariantFactory, files: AdapterFiles, weights: str | None) -> list[str]:
+        """Where the suite asks an adapter otherwise than it was trained, now that base and tokenizer are there."""
+        base, tokenizer = factory.base, factory.tokenizer(VariantSpec(name="adapter", adapter=files.name))
+        wraps = bool(self.suite.base.chat_template and tokenizer.chat_template)
+        return folder_breaches(
+            self.suite,
+            files.name,
+            files.folder,
+            weights,
+            tokens=None if files.has_tokenizer else token_names(base.tokenizer),
+            modules={module.rpartition(".")[2] for module, _ in base.model.named_modules()},
+            template=sha256_json(tokenizer.chat_template) if wraps else None,
+            context=context_length(base.model.config, tokenizer),
+        )
+
     def _warn(self, breaches: list[str]) -> None:
         """Say what a suite asks of an adapter otherwise than it was trained to be asked; once."""
         for breach in breaches:
@@ -228,9 +242,20 @@ class Runner:
         first = next((spec for spec in self.selection.variants if spec.adapter not in self._adapters.untrained), None)
         tokenizer = factory.base.tokenizer if first is None else factory.tokenizer(first)
         tasks = [built.info for built in self._tasks_for(tokenizer)]
+        self._warn_of_prompts(factory, asked)
         self._early = self._early_stopping(infos, tasks)
         self._hashes = self._cell_hashes(factory, asked)
         self.state.announce(infos, tasks, self._hashes)
+
+    def _warn_of_prompts(self, factory: VariantFactory, asked: list[tuple[VariantSpec, BuiltTask]]) -> None:
+        """Say where variants that are compared item by item are not asked the same."""
+        name = self.suite.baseline_name()
+        baseline = next(spec for spec in self.suite.all_variants() if spec.name == name)
+        if baseline.adapter is not None and baseline.adapter not in self._adapters.found:
+            return
+        base = self._tasks_for(factory.tokenizer(baseline))
+        for spec in self.selection.variants:
+            self._warn(other_prompts(spec.name, [built for one, built in asked if one.name == spec.name], name, base))
 
     def _early_stopping(self, variants: list[VariantInfo], tasks: list[TaskInfo]) -> EarlyStopping | None:
         gate = self.suite.gate

@@ -17,6 +17,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import ErrorDetails
 
 from ..adapters.bundled import NAME as BUNDLED
+from ..adapters.formats import TEMPLATES
 from ..adapters.spec import broken_rule, choices_of, is_wrong_type
 from ..errors import SuiteFaults, UserError
 from ..files import sha256_file
@@ -208,7 +209,7 @@ def _anchored(suite: Suite, folder: Path) -> Suite:
     updates: dict[str, Any] = {}
     if base.model.startswith((".", "~", "/")) or (folder / base.model).is_dir():
         updates["model"] = anchor(base.model)
-    if isinstance(base.chat_template, str):
+    if isinstance(base.chat_template, str) and base.chat_template not in TEMPLATES:  # else a name, and no file
         updates["chat_template"] = anchor(base.chat_template)
     adapters = {
         name: spec.model_copy(

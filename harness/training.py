@@ -78,6 +78,8 @@ def telling(progress: RunProgress, name: str) -> Iterator[Callable[[Step], None]
 
 def say_trained(progress: RunProgress, name: str, record: dict[str, Any], *, is_new: bool) -> None:
     """Say how a training ended, in one line."""
+    from ..adapters.encode import WHY
+
     if not is_new:
         progress.say(f"✓ {name}: trained before, found in the cache")
         return
@@ -90,14 +92,9 @@ def say_trained(progress: RunProgress, name: str, record: dict[str, Any], *, is_
         told.append(f"kept step {record['saved_step']}, the best")
     if record["resumed_at"]:
         told.append(f"gone on from step {record['resumed_at']}")
-    for key, what in (
-        ("rows_dropped", "left out: too long"),
-        ("rows_special", "left out: they spell special tokens"),
-        ("rows_unpaired", "left out: they make no pair"),
-        ("rows_shortened", "shortened"),
-    ):
-        if record[key]:
-            told.append(f"{record[key]} {'row' if record[key] == 1 else 'rows'} {what}")
+    for key, what in ({why: f"left out: {says}" for why, says in WHY.items()} | {"shortened": "shortened"}).items():
+        if count := record[f"rows_{key}"]:
+            told.append(f"{count} {'row' if count == 1 else 'rows'} {what}")
     for note in record.get("notes", []):
         progress.say(f"{name}: {note}", style="yellow")
     progress.say(f"✓ trained {name} in {record['seconds']:.0f} s: {', '.join(told)}")

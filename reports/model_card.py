@@ -57,6 +57,7 @@ class Subject:
     training: Mapping[str, Any] | None = None
     license: str | None = None
     datasets: tuple[str, ...] = ()
+    own_tokenizer: bool = False  # of an adapter: it carries one, and with it its own end of text
 
 
 @dataclass(frozen=True)
@@ -201,12 +202,14 @@ def _loading(subject: Subject, evidence: Evidence | None) -> str:
     settings = _quantization(evidence) if evidence else None
     quantized = f"    quantization_config=BitsAndBytesConfig(\n        {settings},\n    ),\n" if settings else ""
     dtype = evidence.forms[0].parts.get("dtype", "auto") if evidence else "auto"
+    # peft loads the base's settings: without this an adapter that ends its texts otherwise would not stop.
+    stops = "\nmodel.generation_config.eos_token_id = tokenizer.eos_token_id  # where it learned to stop"
     return (
         "from peft import AutoPeftModelForCausalLM\n"
         f"from transformers import AutoTokenizer{', BitsAndBytesConfig' if settings else ''}\n\n"
         f'model = AutoPeftModelForCausalLM.from_pretrained(\n    "{subject.repo}",\n    dtype={json.dumps(dtype)},\n'
         f"{quantized})\n"
-        f'tokenizer = AutoTokenizer.from_pretrained("{subject.repo}")'
+        f'tokenizer = AutoTokenizer.from_pretrained("{subject.repo}"){stops if subject.own_tokenizer else ""}'
     )
 
 

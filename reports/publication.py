@@ -63,6 +63,7 @@ class _Thing:
     adapter_sha256: str
     merged: MergeRecord | None = None
     training: dict[str, Any] | None = None
+    own_tokenizer: bool = False
 
 
 @contextmanager
@@ -112,6 +113,10 @@ def _open(what: str) -> AdapterFiles:
 
 
 def _adapter(adapter: AdapterFiles, base: BaseSpec | None, request: Request, scratch: Path, said: Said) -> _Thing:
+    from ..adapters.finite import refuse_nonfinite
+
+    with said("looking at its weights"):
+        refuse_nonfinite(adapter)
     tokenizer = adapter.folder
     if not adapter.has_tokenizer:
         tokenizer = scratch / "tokenizer"
@@ -124,6 +129,7 @@ def _adapter(adapter: AdapterFiles, base: BaseSpec | None, request: Request, scr
         method=adapter.method,
         adapter_sha256=adapter.sha256,
         training=training_record(adapter),
+        own_tokenizer=adapter.has_tokenizer,
     )
 
 
@@ -226,4 +232,5 @@ def _subject(request: Request, thing: _Thing, evidence: Evidence | None, manifes
         training=thing.training or (info.training if info is not None else None),
         license=fmt.one_line(request.license) if request.license else None,
         datasets=tuple(map(fmt.one_line, request.datasets)),
+        own_tokenizer=thing.own_tokenizer,
     )

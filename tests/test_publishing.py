@@ -14,6 +14,7 @@ import huggingface_hub
 import pytest
 import torch
 from huggingface_hub import ModelCard
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
 from phibench.adapters.merge_record import RECORD, read_record
@@ -188,6 +189,23 @@ def test_what_is_not_published(arguments: tuple[str, ...], says: str, kept: Path
     ended = phibench("push", f"{kept}/{what}", "--repo", "me/x", *flags)
     assert is_clean(ended, says)
     assert hub.requests == []
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
+def test_weights_that_are_no_numbers_are_not_published(
+    dtype: torch.dtype, kept: Path, hub: Hub, phibench: Command, tmp_path: Path
+) -> None:
+    folder = shutil.copytree(kept / "adapter", tmp_path / "broken")
+    weights = {name: one.to(dtype) for name, one in load_file(folder / "adapter_model.safetensors").items()}
+    save_file(weights, folder / "adapter_model.safetensors")
+    arguments = ("push", folder, "--repo", "me/x", "--base", "owner/base", "--dry-run")
+    assert phibench(*arguments).code == 0
+    name = min(weights)
+    weights[name].view(-1)[-1] = float("nan")
+    save_file(weights, folder / "adapter_model.safetensors")
+    assert is_clean(phibench(*arguments), f"1 of its {len(weights)} weights are not finite (NaN or infinity)")
+    (folder / "adapter_model.safetensors").write_bytes(b"12345678{}")
+    assert is_clean(phibench(*arguments), "cannot be read")
 
 
 @pytest.mark.parametrize(("status", "says"), [

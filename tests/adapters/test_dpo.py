@@ -213,3 +213,15 @@ def test_on_a_4_bit_base_the_policy_starts_as_its_reference(dtype: str, base: Lo
 def trained_start(made: Trained) -> Path:
     [sft] = made.folder.parent.glob("sft-*")
     return sft / "adapter_model.safetensors"
+
+
+@pytest.mark.parametrize("rate", [0.0, 0.01])
+@pytest.mark.parametrize("way", ["frozen-adapter", "model"])
+def test_what_is_saved_is_what_was_trained(way: str, rate: float, base: LoadedBase, tmp_path: Path) -> None:
+    """By values, not by files: those of a start in float32 and of the same saved in bfloat16 differ."""
+    settings = [f"training.learning_rate={rate}", "quantization.load_in_4bit=true"]
+    record = run(tmp_path, base, way, *settings).record
+    still = "nothing was learned: what is saved has the very values that it started from"
+    assert record["trainable_dtypes"] == ["bfloat16"]
+    assert (record["start_values"] == record["saved_values"]) == (rate == 0)
+    assert (still in record["notes"]) == (rate == 0)

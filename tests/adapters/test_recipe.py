@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from phibench.adapters.recipe import RowsSpec, data_file, read_recipe
+from phibench.adapters.recipe import Recipe, RowsSpec, data_file, read_recipe
 from phibench.adapters.recipe_table import RECIPES, find_recipe
 from phibench.adapters.rows import read_data, read_rows
 from phibench.errors import UserError
@@ -93,6 +93,47 @@ def test_settings(tmp_path: Path) -> None:
             read_recipe(file, [bad])
     with pytest.raises(UserError, match="no such key"):
         read_recipe(file, ["data.fil=1"])
+
+
+def test_settings_are_laid_over_as_a_child_is(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "mine.jsonl").write_text(json.dumps(WEBGLM))
+    monkeypatch.chdir(tmp_path / "here")
+
+    def read(*settings: str, name: str = "riddles-chatml-qlora") -> Recipe:
+        return read_recipe(find_recipe(name), settings)
+
+    mine = RowsSpec(file=str(tmp_path / "here" / "mine.jsonl"))
+    found = read("data.train.file=mine.jsonl").data
+    assert (found.train, found.eval_fraction) == (mine, 0.1)
+    found = read("data.eval.file=mine.jsonl").data
+    assert (found.eval, found.eval_fraction) == (mine, None)
+    found = read("data.eval.file=mine.jsonl", "data.eval_fraction=0.2").data
+    assert (found.eval, found.eval_fraction) == (None, 0.2)
+    small = "riddles-chatml-qlora-small"
+    assert read("data.train.file=mine.jsonl", name=small).data.train == mine  # not from the package's folder
+    assert read('data.train.path="a/b"', "data.train.split=x", name=small).data.train == RowsSpec(path="a/b", split="x")
+    both = read('data.train={file="mine.jsonl",limit=3}').data.train
+    assert both == mine.model_copy(update={"limit": 3})
+    assert read("data.train.limit=3", name=small).data.train.file == "mini/riddles_train.jsonl"  # one of our own
+    assert read("quantization={}").quantization is None
+    assert read("lora={}", "quantization={}").lora is None
+    assert read("lora={r=3}").lora == {**(read().lora or {}), "r": 3}
+    child = tmp_path / "here" / "child.toml"
+    child.write_text('extends = "oig-lora-small"\nname = "child"\nlora = {}\nquantization = {}\n')
+    assert read_recipe(child).lora is None
+
+    for setting, message, where in (
+        ("data.train.path=a/b", "needs its split", "data.train with --set data.train.path=a/b"),
+        ("data.train.file=nowhere.jsonl", "no data file nowhere", "--set data.train.file=nowhere.jsonl"),
+        ("lora={}", r"needs \[lora\]", "with --set lora={}"),
+    ):
+        with pytest.raises(UserError, match=message) as caught:
+            read(setting, name=small)
+        assert str(caught.value.where).endswith(where)
+    with pytest.raises(UserError) as caught:
+        read("data.train.file=nowhere.jsonl")
+    assert caught.value.fix == f"a relative path counts from the working folder, {tmp_path / 'here'}"
 
 
 def rows_of(file: Path) -> list[Any]:

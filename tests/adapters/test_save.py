@@ -16,6 +16,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer
 
 from phibench.adapters import save
 from phibench.adapters.adapter_files import read_adapter
+from phibench.adapters.ends import set_ends
 from phibench.adapters.identity import tokenizer_hash, weights_hash
 from phibench.adapters.merge_record import RECORD, MergeOrder, MergeRecord, public_name, read_record
 from phibench.adapters.save import save_merged, tensors_hash
@@ -152,6 +153,58 @@ def test_an_adapters_new_tokens_come_along(base_folder: Saved, tmp_path: Path) -
     assert model.config.vocab_size == model.get_input_embeddings().weight.shape[0] == 280
     assert "<new>" in tokenizer.get_vocab()
     assert tokenizer.chat_template == "{{ messages }}"
+
+
+@pytest.mark.parametrize(("into", "quantization"), [("base", None), ("dequantized", "nf4"), ("requantized", "nf4")])
+def test_it_stops_where_the_adapter_learned_to(
+    into: Merge, quantization: str | None, base_folder: Saved, lora_folder: Saved, tmp_path: Path
+) -> None:
+    """Plain `generate` stops at the ids of generation_config.json, which were the base's."""
+    adapter = shutil.copytree(lora_folder("llama"), tmp_path / "adapter")
+    own = tiny_tokenizer("<|im_end|>", "<PAD>")
+    own.eos_token, own.pad_token = "<|im_end|>", "<PAD>"
+    own.save_pretrained(adapter)
+    merged(order(base_folder("llama"), adapter, into, quantization), tmp_path / "out")
+    assert load(base_folder("llama")).model.generation_config.eos_token_id == 256
+    model, tokenizer = plain(tmp_path / "out"), AutoTokenizer.from_pretrained(tmp_path / "out")
+    assert (tokenizer.eos_token_id, tokenizer.pad_token_id) == (257, 258)
+    for name in ("config.json", "generation_config.json"):
+        ids = json.loads((tmp_path / "out" / name).read_text())
+        assert (ids["eos_token_id"], ids["pad_token_id"], ids["bos_token_id"]) == (257, 258, 256)
+    model.lm_head = _Always(257)  # it says nothing but its end
+    assert model.generate(torch.tensor([[1, 2]]), max_new_tokens=8, do_sample=False).tolist() == [[1, 2, 257]]
+
+
+class _Always(torch.nn.Module):
+    """A head that prefers one token."""
+
+    def __init__(self, token: int) -> None:
+        super().__init__()
+        self.token = token
+
+    def forward(self, hidden: torch.Tensor) -> torch.Tensor:
+        """Logits, [rows, length, vocabulary]."""
+        logits = torch.zeros(*hidden.shape[:-1], 272)
+        logits[..., self.token] = 1
+        return logits
+
+
+def test_several_ends_are_kept_behind_the_adapters_own() -> None:
+    model, base = tiny_model("llama"), tiny_tokenizer()
+    model.generation_config.eos_token_id = [5, 256]
+    set_ends(model, base, base)
+    assert (model.generation_config.eos_token_id, model.config.eos_token_id) == ([5, 256], 256)
+    own = tiny_tokenizer("<|im_end|>")
+    own.eos_token = "<|im_end|>"
+    set_ends(model, own, base)
+    assert (model.generation_config.eos_token_id, model.config.eos_token_id) == ([257, 5, 256], 257)
+
+
+def test_ends_that_do_not_come_back_are_refused(llama: MergeOrder, tmp_path: Path, monkeypatch: Any) -> None:
+    ends = iter((1, 2))
+    monkeypatch.setattr(save, "ends_of", lambda model: {"eos": next(ends)})
+    with pytest.raises(UserError, match="other tokens that begin, end and fill a text"):
+        merged(llama, tmp_path / "out")
 
 
 # ---- the folder

@@ -10,6 +10,7 @@ from phibench.adapters.adapter_files import TRAINING
 from phibench.adapters.base import LoadedBase
 from phibench.adapters.recipe import read_recipe
 from phibench.adapters.recipe_table import RECIPES
+from phibench.adapters.renames import RENAMED
 from phibench.adapters.settings import refuse_settings
 from phibench.errors import UserError
 from support.recipes import RECIPE, trained, write
@@ -37,6 +38,8 @@ BAD = {
     "training.per_device_train_batch_size=0": ("must be at least 1 (it is 0)", "give another number"),
     "training.gradient_accumulation_steps=0": ("must be at least 1 (it is 0)", "give another number"),
     "training.learning_rate=-1e-4": ("must be at least 0", "give another number"),
+    "training.learning_rate=-inf": ("must be finite (it is -Infinity)", "give another number"),
+    "training.max_grad_norm=-nan": ("must be finite (it is NaN)", "give another number"),
     # What is not the recipe's to say, or our trainers' to do.
     "training.output_dir=elsewhere": ("checkpoints have their own place", "drop it"),
     "training.seed=7": ("give the seed with --seed", "drop it"),
@@ -46,6 +49,27 @@ BAD = {
     "training.push_to_hub_model_id=mine": ("a training publishes nothing", "publishing is `phibench push`'s"),
     "training.hub_model_id=me/mine": ("a training publishes nothing", "publishing is `phibench push`'s"),
     "training.hub_always_push=true": ("a training publishes nothing", "publishing is `phibench push`'s"),
+    # What the libraries take, and what would change nothing.
+    "training.eos_token=foo": ("the end of text that is learned is the tokenizer's", "tokenizer.eos_token"),
+    "training.pad_token=foo": ("padding is the tokenizer's", "tokenizer.pad_token"),
+    "training.resume_from_checkpoint=/nope": ("goes on from its own last checkpoint", "name it as start"),
+    "training.dataset_text_field=text": ("columns are read as data.format says", "another data.format"),
+    "training.dataset_num_proc=4": ("rows are encoded by phibench", "drop it"),
+    "training.truncation_mode=keep_end": ("rows are never cut", "training.max_length"),
+    "training.assistant_only_loss=true": ("what is learned is told by data.format", "completion_only_loss"),
+    "training.model_init_kwargs=nope": ("loaded as [base] and [quantization] say", "base.dtype"),
+    "training.trust_remote_code=true": ("loaded as [base] says", "base.trust_remote_code"),
+    "training.do_eval=true": ("example scripts", "data.eval"),
+    "training.trackio_space_id=me/runs": ("would write to the hub", "trackio keeps its runs here"),
+    # What is gone from the libraries, and would be missed by its spelling.
+    "training.group_by_length=true": ("there is no such key", 'train_sampling_strategy = "group_by_length"'),
+    "training.no_cuda=true": ("there is no such key", "write use_cpu"),
+    "training.logging_dir=logs": ("there is no such key", "TENSORBOARD_LOGGING_DIR"),
+    "training.save_safetensors=true": ("there is no such key", "always safetensors"),
+    "training.evaluation_strategy=steps": ("there is no such key", "write eval_strategy"),
+    "training.warmup_ratio=0.1": ("there is no such key", "a share of all steps"),
+    "training.max_seq_length=64": ("there is no such key", "write max_length"),
+    "training.overwrite_output_dir=true": ("there is no such key", "never overwritten"),
     # What would make another result than was promised.
     "training.save_only_model=true": ("checkpoints without the optimizer cannot be gone on from", "drop it"),
     "training.ignore_data_skip=true": ("would see rows anew", "drop it"),
@@ -95,6 +119,19 @@ def test_a_setting_that_is_refused(setting: str, base: LoadedBase, cache: Path, 
     assert [entry for entry in cache.glob("*") if (entry / TRAINING).exists()] == []
 
 
+def test_what_is_renamed_is_gone_from_the_libraries() -> None:
+    from trl import DPOConfig, SFTConfig
+
+    assert not RENAMED.keys() & (SFTConfig.__dataclass_fields__.keys() | DPOConfig.__dataclass_fields__.keys())
+
+
+def test_the_best_checkpoint_needs_a_checkpoint_at_each_evaluation(base: LoadedBase, tmp_path: Path) -> None:
+    settings = ["training.load_best_model_at_end=true", "training.save_steps=3", "training.eval_steps=2"]
+    with pytest.raises(UserError, match="multiple") as caught:
+        trained(write(tmp_path), base, *settings)
+    assert "Traceback" not in str(caught.value)
+
+
 DPO_BAD = {
     "training.f_divergence_type=js_divergence": "nothing beside it",
     "training.ld_alpha=0.5": "nothing beside it",
@@ -135,7 +172,7 @@ QUANTIZATION = {
     "quantization.load_in_4bits=true": ("there is no such key", 'did you mean "load_in_4bit"?'),
     "data.formt=dialogsum": ("there is no such key", 'did you mean "format"?'),
     "trainable_dtype=float64": ("must be one of auto, float32, bfloat16", "did you mean"),
-    "data.train.file=nowhere.jsonl": ("there is no data file nowhere.jsonl", "counts from the recipe's own folder"),
+    "data.train.file=nowhere.jsonl": ("there is no data file nowhere.jsonl", "counts from the working folder"),
 }
 
 

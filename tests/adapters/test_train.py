@@ -294,7 +294,7 @@ def leftovers(cache: Path) -> list[str]:
 
 def test_a_loss_that_is_not_finite_stops(base: LoadedBase, cache: Path, tmp_path: Path) -> None:
     told: list[Step] = []
-    recipe = write(tmp_path, training="learning_rate = inf\nmax_steps = 50")
+    recipe = write(tmp_path, training="learning_rate = 1e38\nmax_steps = 50")
     with pytest.raises(UserError, match="a gradient is not finite at step 2") as caught:
         ensure(recipe, base, on_step=told.append)
     assert "lower learning_rate" in str(caught.value.fix)

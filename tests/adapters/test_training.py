@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import importlib.util
 import json
 import signal
@@ -17,15 +18,18 @@ from peft import PeftModel
 from safetensors.torch import load_file
 from transformers import AutoModelForCausalLM
 
-from phibench.adapters.adapter_files import TRAINING
+from phibench.adapters.adapter_files import TRAINING, read_adapter
 from phibench.adapters.base import LoadedBase
 from phibench.adapters.checkpoints import COMPLETE, last_checkpoint
 from phibench.adapters.encode import encode_rows
-from phibench.adapters.rows import Rows
+from phibench.adapters.finite import refuse_nonfinite
+from phibench.adapters.recipe import read_recipe
+from phibench.adapters.rows import Rows, read_data
 from phibench.adapters.sft import CompletionTrainer
+from phibench.adapters.trainers import Job, make_trainer
 from phibench.adapters.watch import Step
 from phibench.errors import UserError
-from support.models import load, save_base
+from support.models import CPU, load, save_base
 from support.recipes import RECIPE, ROWS, trained, write
 
 pytestmark = pytest.mark.usefixtures("cache")
@@ -185,14 +189,14 @@ def test_what_was_counted_before_a_stop_is_counted_after_it(base: LoadedBase, tm
         if step.step == 5:
             raise KeyboardInterrupt
 
-    path, settings = write(tmp_path), ["training.learning_rate=inf", "allow_nonfinite=true"]
+    path, settings = write(tmp_path), ["training.learning_rate=1e38", "allow_nonfinite=true"]
     with pytest.raises(KeyboardInterrupt):
         trained(path, base, *settings, on_step=stop)
     record = trained(path, base, *settings).record
     assert (record["resumed_at"], record["nonfinite_gradients"]) == (4, 5)
     # A recipe that does not allow it is not given the result of one that does.
     with pytest.raises(UserError, match="a gradient is not finite"):
-        trained(path, base, "training.learning_rate=inf")
+        trained(path, base, "training.learning_rate=1e38")
 
 
 def test_another_prompt_or_version_makes_another_adapter(
@@ -255,7 +259,7 @@ def test_two_processes_do_not_train_the_same_thing(base: LoadedBase, tmp_path: P
 def test_what_is_not_finite_is_counted_and_stops_unless_allowed(
     allowed: bool, base: LoadedBase, cache: Path, tmp_path: Path
 ) -> None:
-    settings = ["training.learning_rate=inf", f"allow_nonfinite={str(allowed).lower()}"]
+    settings = ["training.learning_rate=1e38", f"allow_nonfinite={str(allowed).lower()}"]
     path = write(tmp_path)
     if not allowed:
         with pytest.raises(UserError, match="a gradient is not finite at step 2") as caught:
@@ -266,6 +270,25 @@ def test_what_is_not_finite_is_counted_and_stops_unless_allowed(
     record = trained(path, base, *settings).record
     assert record["nonfinite_gradients"] == 5  # from the second step on
     assert record["nonfinite_losses"] == 5 + 2  # and both evaluations after them
+
+
+@pytest.mark.parametrize("allowed", [True, False])
+def test_a_last_step_that_makes_no_numbers_leaves_nothing(
+    allowed: bool, base: LoadedBase, cache: Path, tmp_path: Path
+) -> None:
+    """No loss is measured after it, so none shows it."""
+    settings = ["training.learning_rate=1e38", "training.max_steps=1", "training.warmup_steps=0"]
+    text = RECIPE.replace('eval.file = "held.jsonl"\n', "")
+    path = write(tmp_path, f"allow_nonfinite = {str(allowed).lower()}\n{text}")
+    if not allowed:
+        with pytest.raises(UserError, match=r"not finite .* in 8 of 8 tensors, such as .*; nothing is saved"):
+            trained(path, base, *settings)
+        assert list(cache.iterdir()) == []
+        return
+    made = trained(path, base, *settings)
+    assert (made.record["nonfinite_losses"], made.record["nonfinite_tensors"]) == (0, 8)
+    with pytest.raises(UserError, match="8 of its 8 weights are not finite"):
+        refuse_nonfinite(read_adapter("a", made.folder, "mine"))
 
 
 # ---- what is trained
@@ -303,6 +326,23 @@ def test_what_is_trained_is_held_in_the_precision_asked_for(base: LoadedBase, tm
     assert {t.dtype for t in load_file(made.folder / "adapter_model.safetensors").values()} == {torch.float32}
 
 
+def test_what_is_frozen_stays_as_the_base_has_it_and_rows_as_they_are(base: LoadedBase, tmp_path: Path) -> None:
+    """peft's prepare_model_for_kbit_training would turn norms, embeddings and head of a 4-bit base into float32."""
+    path = write(tmp_path, RECIPE + '[quantization]\nload_in_4bit = true\nbnb_4bit_quant_type = "nf4"\n')
+    recipe = read_recipe(path)
+    rows, held = read_data(recipe, path, seed=0)
+    half = load(Path(base.source), dtype="bfloat16")
+    made = make_trainer(Job(recipe, half, CPU, 0, rows, held, None, tmp_path / "scratch"), lambda step: None)
+    frozen = [p for p in made.trainer.model.parameters() if not p.requires_grad and p.is_floating_point()]
+    assert {p.dtype for p in frozen} == {torch.bfloat16}
+    # Padding makes tensors: a collator that lengthens the rows' own lists would pad them anew in every epoch.
+    few = copy.deepcopy(made.train.rows[:3])
+    batches = [made.trainer.data_collator(few) for _ in range(2)]
+    assert few == made.train.rows[:3]
+    assert all(torch.equal(batches[0][key], batches[1][key]) for key in batches[0])
+    assert batches[0]["labels"].shape[1] == max(len(row["input_ids"]) for row in few)
+
+
 def test_tokens_are_added_and_saved_with_the_adapter(base: LoadedBase, tmp_path: Path) -> None:
     text = RECIPE.replace('"dialogsum"', '"riddles"') + (
         '[tokenizer]\nadd_tokens = ["<|im_start|>", "<|im_end|>"]\neos_token = "<|im_end|>"\nchat_template = true\n'
@@ -320,6 +360,8 @@ def test_tokens_are_added_and_saved_with_the_adapter(base: LoadedBase, tmp_path:
     asked = tokenizer.apply_chat_template([{"role": "user", "content": "What?"}], tokenize=False)
     assert asked == "<|im_start|>user\nWhat?<|im_end|>\n"
     assert len(tokenizer("<|im_end|>")["input_ids"]) == 1
+    # Added as special: a text that is shown without special tokens has none of the template's.
+    assert tokenizer.decode(tokenizer(asked)["input_ids"], skip_special_tokens=True) == "user\nWhat?\n"
     assert made.record["tokens"]["eos"] == "<|im_end|>"
     assert base.tokenizer.eos_token != "<|im_end|>"
     with pytest.raises(UserError, match="the model rows for 272"):

@@ -16,6 +16,7 @@ from phibench.harness.claims import Judged, Outcome, decided, judge
 from phibench.harness.results import MetricInfo
 from phibench.harness.stats import Interval, difference_from
 from phibench.harness.suite import ClaimSpec, StatementSpec
+from phibench.harness.suite_file import find_suite, read_suite
 from support.outcomes import ACCURACY, outcomes_of
 
 EXPECTED = ("better", "not worse", "same", "not better", "worse")
@@ -182,3 +183,14 @@ def test_other_values_against_a_number_have_students_interval() -> None:
     n, spread = len(values), np.std(values, ddof=1)
     assert found.estimate == pytest.approx(np.mean(values) - 0.25)
     assert found.high - found.low == pytest.approx(2 * 2.022691 * spread / math.sqrt(n), rel=1e-5)
+
+
+@pytest.mark.parametrize("name", ["claims", "claims-phi2"])
+def test_claims_on_benchmarks_are_of_all_five_that_were_published(name: str) -> None:
+    suite = read_suite(find_suite(name)).suite
+    benchmarks = ["arc_easy", "arc_challenge", "hellaswag", "piqa", "winogrande"]
+    about = [one.task for claim in suite.claims for one in claim.holds if "piqa" in one.task]
+    assert about == [benchmarks, benchmarks]
+    limits = {task.name: task.limit for task in suite.tasks if task.name in benchmarks}
+    assert list(limits) == benchmarks
+    assert limits["arc_challenge"] == (150 if name == "claims" else None)

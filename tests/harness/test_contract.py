@@ -8,8 +8,10 @@ from typing import Any
 
 import pytest
 
-from phibench.adapters.recipe import Recipe, read_recipe
+from phibench.adapters.formats import CHAT_TEMPLATES
+from phibench.adapters.recipe import Recipe, TokenizerSpec, read_recipe
 from phibench.adapters.recipe_table import find_recipe
+from phibench.files import sha256_json
 from phibench.harness.contract import breaches, folder_breaches, suite_breaches
 from phibench.harness.suite import Suite
 
@@ -70,6 +72,23 @@ BREACHES: list[tuple[Suite, dict[str, Any], str]] = [
         {"recipe": recipe()},
         "quantizations.nf4: bnb_4bit_use_double_quant",
     ),
+    (
+        suite(name="mini_webglm_qa_loss", override={"doc_to_text": "Q: {{question}}"}),
+        {"recipe": recipe()},
+        "tasks.mini_webglm_qa_loss.override changes doc_to_text",
+    ),
+    (
+        suite(name="webglm_pairs", override={"description": "Hear!"}),
+        {"recipe": recipe()},
+        "tasks.webglm_pairs.override changes description",
+    ),
+    (suite(num_fewshot=2), {"recipe": recipe()}, "without examples before a prompt; tasks.mini_webglm_qa puts 2"),
+    (
+        suite({"system_instruction": "Be brief."}),
+        {"recipe": recipe()},
+        "without a system instruction; base.system_instruction is put",
+    ),
+    (suite({"max_length": 512}), {"recipe": recipe()}, "at most 1024 tokens; base.max_length = 512 cuts"),
     (suite({"max_length": 2048}), {"recipe": recipe()}, "at most 1024 tokens; base.max_length = 2048"),
     (suite({"dtype": "float16"}), {"parts": {"dtype": "bfloat16"}}, "a base in bfloat16; base.dtype is float16"),
 ]
@@ -100,6 +119,43 @@ def test_tokens_and_modules_of_a_folder(tmp_path: Path) -> None:
         "adapters.a: it targets fc1, of which the base has no module",
     ]
     assert folder_breaches(suite(), "a", tmp_path, tokens={**asked, "eos": "<|im_end|>"}) == []
+
+
+def test_tasks_of_another_format_may_be_changed() -> None:
+    other = suite(name="mini_dialogsum", num_fewshot=2, override={"doc_to_text": "{{dialogue}}"})
+    assert breaches(other, "a", recipe=recipe()) == []
+
+
+def test_the_chat_template_is_the_one_that_was_trained_in(tmp_path: Path) -> None:
+    chat, other = "trained in another chat template", tmp_path / "other.jinja"
+    other.write_text("{{ messages }}")
+    riddles = recipe("riddles-chatml-qlora-small").model_copy(update={"tokenizer": TokenizerSpec()})
+    assert not any(chat in told for told in breaches(suite({"chat_template": "chatml"}), "a", recipe=riddles))
+    assert any(chat in told for told in breaches(suite({"chat_template": str(other)}), "a", recipe=riddles))
+
+    (tmp_path / "adapter_config.json").write_text("{}")
+    own = sha256_json(CHAT_TEMPLATES["riddles"])
+    record = {"recipe": riddles.model_dump(mode="json"), "tokens": {"chat_template": "base's own"}}
+    asked = suite({"chat_template": True})
+    for told, template, differs in ((record, own, False), (record, "another", True), (record, None, False)):
+        (tmp_path / "phibench_training.json").write_text(json.dumps(told))
+        found = folder_breaches(asked, "a", tmp_path, template=template)
+        assert any(chat in breach for breach in found) == differs
+    # Where the recipe put the template into the tokenizer, the record says which it was.
+    changed = riddles.model_copy(update={"tokenizer": TokenizerSpec(chat_template=True)})
+    told = {"recipe": changed.model_dump(mode="json"), "tokens": {"chat_template": "an earlier one"}}
+    (tmp_path / "phibench_training.json").write_text(json.dumps(told))
+    assert any(chat in breach for breach in folder_breaches(asked, "a", tmp_path, template=own))
+    assert not any(chat in breach for breach in folder_breaches(asked, "a", tmp_path, template="an earlier one"))
+
+
+def test_a_model_that_reads_less_than_was_trained_on(tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / "phibench_training.json").write_text(json.dumps({"recipe": recipe().model_dump(mode="json")}))
+    assert folder_breaches(suite(), "a", tmp_path, context=1024) == []
+    [told] = folder_breaches(suite(), "a", tmp_path, context=512)
+    assert told == "adapters.a: it was trained on at most 1024 tokens; the model reads 512, and longer prompts are cut"
+    assert folder_breaches(suite({"max_length": 1024}), "a", tmp_path, context=512) == []
 
 
 def test_trained_without_quantisation() -> None:

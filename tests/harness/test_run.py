@@ -22,7 +22,7 @@ from phibench.harness.engine.tree import Forward
 from phibench.harness.records import read_records
 from phibench.harness.results import CellResult, Manifest, Results, read_manifest, read_results
 from support.models import linear4bit
-from support.tiny import save_tiny_adapter, save_tiny_model
+from support.tiny import save_tiny_adapter, save_tiny_model, tiny_tokenizer
 
 YAML = Path(__file__).parent / "yaml"
 TEXTS = [
@@ -139,6 +139,46 @@ def test_a_whole_run(run: Run, suite: Path, tmp_path: Path) -> None:
     assert "merged" in (out / "report.md").read_text(encoding="utf-8")
     assert not list(out.rglob("*.part"))
     assert not (out / "journal" / "base" / "mini_arc_easy.jsonl").exists()
+
+
+def test_a_chat_template_of_ours_by_its_name(run: Run, suite: Path, tmp_path: Path) -> None:
+    """A name, and no file beside the suite: what a base without a template of its own is told to use."""
+    text = suite.read_text(encoding="utf-8").replace('dtype = "float32"', 'dtype = "float32"\nchat_template = true')
+    suite.write_text(text, encoding="utf-8")
+    code, printed = run("run", suite, "--out", tmp_path / "none", "--only", "base")
+    assert code == 2
+    assert 'set chat_template = "chatml"' in " ".join(printed.split())
+    suite.write_text(text.replace("chat_template = true", 'chat_template = "chatml"'), encoding="utf-8")
+    code, printed = run("check", suite)
+    assert code == 0, printed
+    out = tmp_path / "out"
+    code, printed = run("run", suite, "--out", out, "--limit", 1, "--only", "base", "--only", "mini_arc_easy")
+    assert code == 0, printed
+    [record] = read_records(out / str(read_results(out).cell("base", "mini_arc_easy").records))  # type: ignore[union-attr]
+    assert record.prompt is not None and record.prompt.startswith("<|im_start|>user\nQuestion: ")
+
+
+def test_an_adapter_that_is_asked_in_a_template_of_its_own_is_told_of(
+    run: Run, models: tuple[Path, Path], tmp_path: Path
+) -> None:
+    """Differences are paired item by item, so the items had better be asked alike."""
+    base = shutil.copytree(models[0], tmp_path / "base")
+    adapter = shutil.copytree(models[1], tmp_path / "adapter")
+    template = "{% for m in messages %}{{ m.content }}{% endfor %}"
+    for folder, text in ((base, template), (adapter, f"<{template}>")):
+        tokenizer = tiny_tokenizer()
+        tokenizer.chat_template = text
+        tokenizer.save_pretrained(folder)
+    suite = write_suite(tmp_path, (base, adapter), kinds=["base", "adapter"])
+    text = suite.read_text().replace('dtype = "float32"', 'dtype = "float32"\nchat_template = {}')
+    for chat, told in (("true", True), ('"chatml"', False)):
+        suite.write_text(text.format(chat), encoding="utf-8")
+        out = tmp_path / f"out-{told}"
+        code, printed = run("run", suite, "--out", out, "--limit", 2, "--only", "mini_arc_easy")
+        assert code == 0, printed
+        says = "adapter is asked other prompts than base on 2 of 2 items of mini_arc_easy"
+        assert (says in " ".join(printed.split())) == told
+        assert any(says in warning for warning in read_manifest(out).warnings) == told
 
 
 def test_scores_are_stock_lm_evals(run: Run, suite: Path, tmp_path: Path, models: tuple[Path, Path]) -> None:

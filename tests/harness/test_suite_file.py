@@ -169,6 +169,8 @@ def test_relative_paths_count_from_the_files_folder(tmp_path: Path, monkeypatch:
     suite = read_suite(Path("suites/suite.toml")).suite
     assert suite.base.model == str(folder / "models/mine")
     assert suite.base.chat_template == str(folder / "chat.jinja")
+    named = write(folder, PATHS.format(model="models/mine").replace("chat.jinja", "chatml"))
+    assert read_suite(named).suite.base.chat_template == "chatml"  # the name of one of ours
     assert suite.include == [str(folder / "more"), "/abs/more", "/home/me/more"]
     assert suite.adapters["folder"].path == str(folder / "out/adapter")
     assert suite.adapters["home"].path == "/home/me/adapter"

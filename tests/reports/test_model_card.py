@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -214,6 +215,13 @@ def test_how_to_load_it_as_it_was_measured(run: Path) -> None:
         '"me/cited"',
     ):
         assert piece in code[1]
+
+
+def test_how_to_stop_where_an_adapter_with_its_own_tokenizer_learned_to() -> None:
+    """peft loads the base's generation_config.json."""
+    told = "model.generation_config.eos_token_id = tokenizer.eos_token_id"
+    assert told not in model_card(SUBJECT, None)
+    assert told in model_card(replace(SUBJECT, own_tokenizer=True), None)
 
 
 def test_how_it_was_trained() -> None:
