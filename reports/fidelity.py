@@ -4,17 +4,18 @@ from __future__ import annotations
 
 from ..harness.comparison import RunComparison
 from ..harness.fidelity import Fidelity, Recommendation
+from ..harness.stats import Verdict
 from . import format as fmt
 from .view import Cell, Column, Line, Section, Table, joined, line, name
 
 _COLUMNS = (
     Column(line("Form")),
-    Column(line("Choices that flip"), numeric=True),
-    Column(line("Texts that differ"), numeric=True),
-    Column(line("Log-likelihood a token, nats [95 %]"), numeric=True),
-    Column(line("KL divergence, nats"), numeric=True),
-    Column(line("Weight error, of the update"), numeric=True),
     Column(line("Clearly worse in"), wide=True),
+    Column(line("Choices flipped"), numeric=True),
+    Column(line("Texts changed"), numeric=True),
+    Column(line("Nats a token [95 %]"), numeric=True),
+    Column(line("KL, nats"), numeric=True),
+    Column(line("Weight error"), numeric=True),
 )
 
 
@@ -22,13 +23,17 @@ def fidelity_section(run: RunComparison) -> Section | None:
     """A table for the run's adapters, and a recommendation for each size; None where there is one form alone."""
     if not run.fidelity:
         return None
-    rows = tuple(_row(one) for one in run.fidelity)
+    trained = list(dict.fromkeys(one.trained for one in run.fidelity))
+    rows = tuple(_row(one, several=len(trained) > 1) for one in run.fidelity)
     notes = [_recommended(one, run) for one in run.recommendations]
     notes.append(
         line(
-            "Each form against the one that was trained (the adapter on the quantised base, where there is one), item"
-            " by item. The weight error is that of the adapter's target modules, in units of what the adapter changes"
-            " them by: the mean, and the worst module."
+            "Each form against ",
+            *joined(trained),
+            ", the form that was trained (the adapter on the quantised base, where there is one), item by item: choices"
+            " and texts that differ; the change of log-likelihood a token; the divergence of next-token distributions;"
+            " the error of the adapter's target modules in units of what the adapter changes them by, the mean and the"
+            " worst module.",
         )
     )
     if all(one.kl_divergence is None for one in run.fidelity):
@@ -38,17 +43,17 @@ def fidelity_section(run: RunComparison) -> Section | None:
     return Section("forms", "Forms of the adapter", table, tuple(notes))
 
 
-def _row(one: Fidelity) -> tuple[Cell, ...]:
+def _row(one: Fidelity, *, several: bool) -> tuple[Cell, ...]:
     worse = list(dict.fromkeys(task for task, _ in one.worse))
     shown = line(*joined(worse)) if worse else line("nothing" if one.complete else "it did not answer everything")
     return (
-        Cell(line(name(one.variant), " for ", name(one.trained))),
+        Cell(line(name(one.variant)) + (line(" for ", name(one.trained)) if several else ())),
+        Cell(shown, Verdict.WORSE if worse else None),
         Cell(line(_share(one.flips, one.items))),
         Cell(line(_share(one.other_texts, one.texts))),
         Cell(line(fmt.NOTHING if one.per_token is None else fmt.interval(one.per_token))),
         Cell(line(fmt.NOTHING if one.kl_divergence is None else f"{one.kl_divergence:.2g}")),
-        Cell(_weights(one)),
-        Cell(shown),
+        Cell(line(_weights(one))),
     )
 
 
@@ -56,12 +61,10 @@ def _share(count: int, total: int) -> str:
     return f"{count / total:.1%} of {total:,}".replace("%", " %") if total else fmt.NOTHING
 
 
-def _weights(one: Fidelity) -> Line:
+def _weights(one: Fidelity) -> str:
     if one.update_error is None or one.worst_module is None:
-        return line(fmt.NOTHING)
-    module, worst = one.worst_module
-    short = ".".join(module.split(".")[-4:])
-    return line(f"{one.update_error:.2g}, at most {worst:.2g} (", name(short), ")")
+        return fmt.NOTHING
+    return f"{one.update_error:.2g}, worst {one.worst_module[1]:.2g}"
 
 
 def _recommended(one: Recommendation, run: RunComparison) -> Line:

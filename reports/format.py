@@ -72,7 +72,7 @@ def difference(found: Difference) -> str:
 
 def effect(found: Difference) -> str:
     """The effect size d_z, or a dash."""
-    return NOTHING if found.effect is None else number(found.effect, 2, signed=True)
+    return NOTHING if found.effect is None else number(round(found.effect, 2) + 0.0, 2, signed=True)
 
 
 def resolved(found: Difference) -> str | None:

@@ -75,7 +75,7 @@ def _differences(run: RunComparison, task: TaskComparison) -> Table | None:
         Column(line("Difference [95 % interval]"), numeric=True),
         Column(line(f"p, {NAMES[run.statistics.correction]}"), numeric=True),
         Column(line("Effect d_z"), numeric=True),
-        Column(line("Items won / lost / tied"), numeric=True),
+        Column(line("Won / lost / tied"), numeric=True),
         Column(line("Reading"), wide=True),
     )
     rows = [
@@ -108,7 +108,7 @@ def _all_metrics(run: RunComparison, task: TaskComparison) -> Table | None:
         Column(line("Difference [95 % interval]"), numeric=True),
         Column(line("p, alone"), numeric=True),
         Column(line("Effect d_z"), numeric=True),
-        Column(line("Items won / lost / tied"), numeric=True),
+        Column(line("Won / lost / tied"), numeric=True),
         Column(line("Reading"), wide=True),
         Column(line("Interval; test")),
     )
