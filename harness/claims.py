@@ -15,9 +15,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import UserError
+from .cell_scores import cell_interval
 from .outcomes import Gap, Outcomes
 from .results import MetricInfo, TaskInfo
-from .stats import CONFIDENCE, Interval, NoInterval, difference_from, paired_difference
+from .stats import CONFIDENCE, Interval, NoInterval, paired_difference
 from .suite import ClaimSpec, StatementSpec, statements
 from .values import CellValues, pair
 
@@ -183,15 +184,15 @@ def difference_stated(
     if not isinstance(statement.than, str):
         if metric.aggregation != "mean":
             raise NoInterval(f"a metric put together by {metric.aggregation} cannot be held against a number")
-        values = cell.metrics[key].values if key in cell.metrics else []
-        return difference_from(values, statement.than, confidence), len(values)
-    found = paired_difference(
+        found = cell_interval(cell, metric, seed=seed, confidence=confidence)
+        return found.minus(statement.than), len(cell.metrics[key].rows)
+    paired = paired_difference(
         pair(other, cell, key),
         aggregation=metric.aggregation,
         higher_is_better=metric.higher_is_better,
         seed=seed,
         confidence=confidence,
     )
-    if found.interval is None:
-        raise NoInterval(str(found.reason))
-    return found.interval, found.items
+    if paired.interval is None:
+        raise NoInterval(str(paired.reason))
+    return paired.interval, paired.items

@@ -13,6 +13,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from .alike import differing
+from .cell_scores import cell_interval
 from .comparison import MetricComparison, TaskComparison, compare_metrics, corrected_together, slices_of
 from .costs import Costs, costs_of
 from .examples import pick_examples, read_items
@@ -20,7 +21,7 @@ from .outcomes import Gap
 from .results import KL_DIVERGENCE, MARGIN, MetricInfo, TaskInfo
 from .settings_diff import Setting, differing_settings
 from .sides import Side
-from .stats import Interval, NoInterval, score_interval
+from .stats import Interval, NoInterval
 from .values import CellValues, MetricKey, asked_otherwise, matched
 
 EXAMPLES = 5
@@ -240,13 +241,7 @@ def _score(side: Side, info: TaskInfo, metric: MetricInfo, values: CellValues | 
     if values is None or column is None:
         return SideScore(value, 0, reason="not measured")
     try:
-        interval = score_interval(
-            column.values,
-            aggregation=metric.aggregation,
-            sources=values.sources if len(column.rows) == len(values) else None,
-            early=values.early,
-            seed=seed,
-        )
+        interval = cell_interval(values, metric, seed=seed)
     except NoInterval as problem:
         return SideScore(value, len(column.rows), reason=str(problem))
     return SideScore(interval.estimate if value is None else value, len(column.rows), interval)

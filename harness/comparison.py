@@ -5,6 +5,7 @@ Needs no torch, and no finished run: what is missing is named as a gap, and ever
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from ..errors import UserError
+from .cell_scores import cell_interval
 from .claims import Judged, judge
 from .examples import Example, pick_examples
 from .fidelity import Fidelity, Recommendation, measure_fidelity, recommend
@@ -23,7 +25,7 @@ from .results import Manifest, MetricInfo, Results, TaskInfo
 from .run_folder import MANIFEST
 from .slices import Slices, find_slices
 from .spread import SeedSpread, measure_spread
-from .stats import Difference, paired_difference
+from .stats import Difference, Interval, NoInterval, paired_difference
 from .stats.family import Correction, corrected
 from .suite import ClaimSpec, StatisticsSpec
 from .values import CellValues, matched, pair
@@ -34,11 +36,13 @@ _S = TypeVar("_S", bound=BaseModel)
 
 @dataclass(frozen=True)
 class MetricComparison:
-    """One metric of a task: each variant's difference to the baseline, in the manifest's order."""
+    """One metric of a task: each variant's difference to the baseline, and its own score with its interval, in the
+    manifest's order; without those that have no interval."""
 
     info: MetricInfo
     headline: bool
     differences: dict[str, Difference] = field(default_factory=dict)
+    scores: dict[str, Interval] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -179,7 +183,11 @@ def compare_metrics(
                     higher_is_better=metric.higher_is_better,
                     seed=seed,
                 )
-        compared.append(MetricComparison(metric, headline, differences))
+        scores = {}
+        for name, cell in cells.items():
+            with contextlib.suppress(NoInterval):
+                scores[name] = cell_interval(cell, metric, seed=seed)
+        compared.append(MetricComparison(metric, headline, differences, scores))
     return compared
 
 

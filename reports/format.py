@@ -65,6 +65,14 @@ def interval(found: Interval) -> str:
     return f"{number(found.estimate, places, signed=True)} [{low}, {high}]"
 
 
+def bounds(found: Interval | None) -> str:
+    """The interval of a score, such as `[0.409, 0.655]`, or a dash."""
+    if found is None:
+        return NOTHING
+    places = decimals((found.high - found.low) / 2, found.estimate)
+    return f"[{number(found.low, places)}, {number(found.high, places)}]"
+
+
 def difference(found: Difference) -> str:
     """The difference with its interval, or a dash: a difference without an interval is not printed."""
     return NOTHING if found.interval is None else interval(found.interval)

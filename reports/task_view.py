@@ -104,6 +104,7 @@ def _all_metrics(run: RunComparison, task: TaskComparison) -> Table | None:
         Column(line("Metric")),
         Column(line("Variant")),
         Column(line("Score"), numeric=True),
+        Column(line("95 % interval"), numeric=True),
         Column(line("Items"), numeric=True),
         Column(line("Difference [95 % interval]"), numeric=True),
         Column(line("p, alone"), numeric=True),
@@ -122,6 +123,7 @@ def _all_metrics(run: RunComparison, task: TaskComparison) -> Table | None:
                     Cell(metric_heading(metric.info)),
                     Cell(line(name(variant.name))),
                     score,
+                    Cell(line(fmt.bounds(metric.scores.get(variant.name)))),
                     Cell(line(f"{found.items:,}")),
                 )
                 rows.append(row + _compared_cells(metric, variant.name, run.manifest.baseline))

@@ -12,9 +12,10 @@ import numpy as np
 
 from ...errors import UserError
 from ..alike import refuse_unlike
+from ..cell_scores import cell_interval
 from ..outcomes import Gap, Outcomes
 from ..results import MetricInfo
-from ..stats import Interval, NoInterval, Pairs, paired_difference, score_interval
+from ..stats import Interval, NoInterval, Pairs, paired_difference
 from ..values import CellValues, asked_otherwise, pair
 from .costs import cost_of
 from .items import items_needed
@@ -223,7 +224,7 @@ def _interval(parts: Sequence[_Part], rule: RuleSpec, confidence: float, seed: i
 
 def _part_interval(part: _Part, rule: RuleSpec, confidence: float, seed: int) -> Interval:
     if part.pairs is None:
-        return _score(part, confidence, seed)
+        return cell_interval(part.cell, part.metric, seed=seed, confidence=confidence)
     found = paired_difference(
         part.pairs,
         aggregation=part.metric.aggregation,
@@ -234,24 +235,6 @@ def _part_interval(part: _Part, rule: RuleSpec, confidence: float, seed: int) ->
     if found.interval is None:
         raise NoInterval(str(found.reason))
     return found.interval
-
-
-def _score(part: _Part, confidence: float, seed: int) -> Interval:
-    """A cell's own score with its interval."""
-    column = part.cell.metrics.get((part.metric.name, part.metric.filter))
-    if column is None:
-        raise NoInterval("no item has a value of it")
-    sources = part.cell.sources
-    if sources is not None:
-        sources = np.unique(sources[column.rows], return_inverse=True)[1]
-    return score_interval(
-        column.values,
-        aggregation=part.metric.aggregation,
-        sources=sources,
-        early=part.cell.early,
-        seed=seed,
-        confidence=confidence,
-    )
 
 
 def _decided(check: Check, to_fail: Interval) -> Check:

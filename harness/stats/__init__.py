@@ -6,7 +6,7 @@ statistic is and how it was checked: docs/statistics.md.
 
 from .interval import CONFIDENCE, Interval, NoInterval, Verdict
 from .paired import Difference, Pairs, paired_difference
-from .scores import difference_from, score_interval
+from .scores import score_interval
 
 __all__ = [
     "CONFIDENCE",
@@ -15,7 +15,6 @@ __all__ = [
     "NoInterval",
     "Pairs",
     "Verdict",
-    "difference_from",
     "paired_difference",
     "score_interval",
 ]

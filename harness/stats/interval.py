@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -37,6 +37,10 @@ class Interval:
     low: float
     high: float
     method: str
+
+    def minus(self, number: float) -> Interval:
+        """The same of the difference to a number."""
+        return replace(self, estimate=self.estimate - number, low=self.low - number, high=self.high - number)
 
     def verdict(self, higher_is_better: bool | None) -> Verdict:
         """Better, worse or different where the interval leaves out zero, and unclear where it does not."""

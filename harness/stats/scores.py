@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from numpy.typing import NDArray
 from scipy.stats import binomtest
@@ -72,13 +70,3 @@ def score_interval(
     if low == high and len(units.columns) < FEWEST_AGREEING:
         raise NoInterval(f"all {finite} values are the same; that tells from {FEWEST_AGREEING} items on")
     return Interval(units.estimate, low, high, "t" if sources is None else "cluster-robust t")
-
-
-def difference_from(values: Values, number: float, confidence: float = CONFIDENCE) -> Interval:
-    """The mean of items' values minus a number, with its interval: see :func:`score_interval`.
-
-    Raises:
-        NoInterval: for fewer than two values, or some that are not finite; the text says which.
-    """
-    found = score_interval(values, confidence=confidence)
-    return replace(found, estimate=found.estimate - number, low=found.low - number, high=found.high - number)

@@ -17,7 +17,7 @@ from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import ttost_paired
 
-from phibench.harness.stats import Pairs, difference_from, paired_difference, proportions, score_interval
+from phibench.harness.stats import Pairs, paired_difference, proportions, score_interval
 from phibench.harness.stats.family import adjusted
 from phibench.harness.stats.power import items_for, smallest_difference
 from phibench.harness.stats.proportions import mcnemar, paired_proportions, score_statistic
@@ -185,7 +185,7 @@ def test_sample_size_is_millers_formula() -> None:
 def test_scores_of_right_or_wrong_have_wilsons_interval() -> None:
     found = score_interval([1.0] * 7 + [0.0] * 13)
     assert (found.low, found.high) == pytest.approx(proportion_confint(7, 20, method="wilson"))
-    shifted = difference_from([1.0] * 7 + [0.0] * 13, 0.5)
+    shifted = found.minus(0.5)
     assert (shifted.low, shifted.high) == pytest.approx((found.low - 0.5, found.high - 0.5))
 
 

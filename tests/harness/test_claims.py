@@ -14,7 +14,7 @@ from statsmodels.stats.proportion import proportion_confint
 
 from phibench.harness.claims import Judged, Outcome, decided, judge
 from phibench.harness.results import MetricInfo
-from phibench.harness.stats import Interval, difference_from
+from phibench.harness.stats import Interval, score_interval
 from phibench.harness.suite import ClaimSpec, StatementSpec
 from phibench.harness.suite_file import find_suite, read_suite
 from support.outcomes import ACCURACY, outcomes_of
@@ -170,7 +170,7 @@ def test_a_corpus_metric_is_not_held_against_a_number() -> None:
 
 @pytest.mark.parametrize(("right", "of"), [(0, 46), (3, 50), (46, 46), (7, 9)])
 def test_a_share_against_a_number_has_wilsons_interval(right: int, of: int) -> None:
-    found = difference_from([1.0] * right + [0.0] * (of - right), 0.25)
+    found = score_interval([1.0] * right + [0.0] * (of - right)).minus(0.25)
     low, high = proportion_confint(right, of, method="wilson")
     assert (found.low, found.high) == pytest.approx((low - 0.25, high - 0.25))
     assert found.estimate == pytest.approx(right / of - 0.25)
@@ -179,7 +179,7 @@ def test_a_share_against_a_number_has_wilsons_interval(right: int, of: int) -> N
 
 def test_other_values_against_a_number_have_students_interval() -> None:
     values = shifted(0.5)
-    found = difference_from(values, 0.25)
+    found = score_interval(values).minus(0.25)
     n, spread = len(values), np.std(values, ddof=1)
     assert found.estimate == pytest.approx(np.mean(values) - 0.25)
     assert found.high - found.low == pytest.approx(2 * 2.022691 * spread / math.sqrt(n), rel=1e-5)

@@ -1,0 +1,37 @@
+"""One cell's own score with its interval; for the comparison, the gate and claims. Needs no torch."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from .results import MetricInfo
+from .stats import CONFIDENCE, Interval, NoInterval, score_interval
+from .values import CellValues
+
+
+def cell_interval(cell: CellValues, metric: MetricInfo, *, seed: int = 0, confidence: float = CONFIDENCE) -> Interval:
+    """A metric over all of a cell's items, with its interval: see :func:`.stats.score_interval`.
+
+    Items that share a source are one draw; items that were asked until a gate was decided have a confidence sequence.
+
+    Args:
+        cell: the items.
+        metric: which.
+        seed: of the bootstrap.
+        confidence: of the interval.
+
+    Raises:
+        NoInterval: why there is none.
+    """
+    column = cell.metrics.get((metric.name, metric.filter))
+    if column is None:
+        raise NoInterval("no item has a value of it")
+    sources = cell.sources
+    return score_interval(
+        column.values,
+        aggregation=metric.aggregation,
+        sources=None if sources is None else np.unique(sources[column.rows], return_inverse=True)[1],
+        early=cell.early,
+        seed=seed,
+        confidence=confidence,
+    )
