@@ -54,6 +54,17 @@ def replace_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(part, ignore_errors=True)
 
 
+def level_modes(folder: Path) -> None:
+    """Give every file in a folder the mode that files written here have: safetensors leaves its own to the owner."""
+    probe = folder / ".mode"
+    probe.touch(0o666, exist_ok=False)
+    mode = probe.stat().st_mode & 0o777
+    probe.unlink()
+    for path in folder.iterdir():
+        if path.is_file():
+            path.chmod(mode)
+
+
 def sha256_file(path: Path) -> str:
     """The hex SHA-256 of a file's bytes.
 

@@ -46,6 +46,12 @@ class AdapterFiles:
     weights: Path
     sha256: str  # of the weights and the configuration's meaning
     has_tokenizer: bool
+    place: str | None = None  # what named it, where that is no suite
+
+    @property
+    def where(self) -> str:
+        """How an error names it: the suite's key, or what named it instead."""
+        return self.place or f"adapters.{self.name} = {self.source}"
 
     @property
     def method(self) -> str:
@@ -86,14 +92,20 @@ class AdapterFiles:
         return sum(math.prod(shape) for shape in self.shapes().values())
 
 
-def find_adapter(name: str, spec: AdapterSpec, *, offline: bool = False) -> AdapterFiles:
+def find_adapter(name: str, spec: AdapterSpec, *, offline: bool = False, place: str | None = None) -> AdapterFiles:
     """Find the adapter that `spec` names by path or hub id, and read its description.
+
+    Args:
+        name: the adapter's name.
+        spec: where it is.
+        offline: use only what is on this machine.
+        place: how an error names it; None: as a key of a suite.
 
     Raises:
         UserError: when the folder is missing or broken, or its weights are pickled and that was not allowed.
     """
     if spec.path is not None:
-        return read_adapter(name, Path(spec.path).expanduser(), spec.path, allow_pickle=spec.allow_pickle)
+        return read_adapter(name, Path(spec.path).expanduser(), spec.path, allow_pickle=spec.allow_pickle, place=place)
     if spec.hub is None:
         raise ValueError("a recipe's adapter is trained first, then read by read_adapter")
     from huggingface_hub import snapshot_download
@@ -105,19 +117,29 @@ def find_adapter(name: str, spec: AdapterSpec, *, offline: bool = False) -> Adap
     except (HfHubHTTPError, HFValidationError, LocalEntryNotFoundError, OSError) as error:
         raise UserError(
             f"the adapter cannot be fetched: {_first_line(error)}",
-            where=f"adapters.{name}.hub = {spec.hub}",
+            where=place or f"adapters.{name}.hub = {spec.hub}",
             fix="check the name and your access (huggingface-cli login), or give a local folder under path",
         ) from error
-    return read_adapter(name, Path(folder), f"{spec.hub}@{Path(folder).name}", allow_pickle=spec.allow_pickle)
+    source = f"{spec.hub}@{Path(folder).name}"
+    return read_adapter(name, Path(folder), source, allow_pickle=spec.allow_pickle, place=place)
 
 
-def read_adapter(name: str, folder: Path, source: str, *, allow_pickle: bool = False) -> AdapterFiles:
+def read_adapter(
+    name: str, folder: Path, source: str, *, allow_pickle: bool = False, place: str | None = None
+) -> AdapterFiles:
     """Read an adapter folder's description; loads no weights.
+
+    Args:
+        name: the adapter's name.
+        folder: where it is.
+        source: what named it.
+        allow_pickle: whether weights may be a pickle.
+        place: how an error names it; None: as a key of a suite.
 
     Raises:
         UserError: when it is not an adapter folder, or is a broken one.
     """
-    where = f"adapters.{name} = {source}"
+    where = place or f"adapters.{name} = {source}"
     if not folder.is_dir():
         raise UserError("there is no such folder", where=where, fix="give the folder that peft's save_pretrained wrote")
     config_file = folder / CONFIG
@@ -139,12 +161,13 @@ def read_adapter(name: str, folder: Path, source: str, *, allow_pickle: bool = F
             raise UserError(
                 f"the weights are a pickle ({_PICKLE}), which can run code when it is read",
                 where=where,
-                fix=f"save it again as safetensors, or set adapters.{name}.allow_pickle = true if you trust its author",
+                fix="save it again as safetensors"
+                + ("" if place else f", or set adapters.{name}.allow_pickle = true if you trust its author"),
             )
         weights = folder / _PICKLE
     digest = sha256_json({"weights": sha256_file(weights), "config": _meaning(config)})
     has_tokenizer = (folder / "tokenizer_config.json").is_file()
-    return AdapterFiles(name, folder, source, config, weights, digest, has_tokenizer)
+    return AdapterFiles(name, folder, source, config, weights, digest, has_tokenizer, place)
 
 
 def base_of(adapter: AdapterFiles, model: str | None = None, **changes: Any) -> BaseSpec:
@@ -159,7 +182,7 @@ def base_of(adapter: AdapterFiles, model: str | None = None, **changes: Any) -> 
         UserError: when nobody names a base, or the one in the configuration was a folder that is not here.
     """
     named = adapter.config.get("base_model_name_or_path")
-    where = f"adapters.{adapter.name} = {adapter.source}"
+    where = adapter.where
     if model is None:
         if not isinstance(named, str) or not named:
             raise UserError("its adapter_config.json names no base", where=where, fix="name the base with --base")
@@ -208,6 +231,6 @@ def _readable(adapter: AdapterFiles) -> Iterator[None]:
     except Exception as error:
         raise UserError(
             f"{adapter.weights.name} cannot be read: {_first_line(error)}",
-            where=f"adapters.{adapter.name} = {adapter.source}",
+            where=adapter.where,
             fix="the file is cut short or not what its name says; copy or save the adapter again",
         ) from error

@@ -82,9 +82,7 @@ def _misfit(model: PreTrainedModel, adapter: AdapterFiles, why: str) -> UserErro
         fix = f"use the base that it was trained on{f': it names {made_for}' if made_for else ''}"
     if getattr(model, "is_quantized", False):
         fix += f", or drop the variants with {adapter.method} on a quantised base if peft cannot do that"
-    return UserError(
-        f"the adapter does not fit {form}: {why}", where=f"adapters.{adapter.name} = {adapter.source}", fix=fix
-    )
+    return UserError(f"the adapter does not fit {form}: {why}", where=adapter.where, fix=fix)
 
 
 def _embedding_weights(model: PreTrainedModel, saved: dict[str, tuple[int, ...]]) -> set[str]:

@@ -15,7 +15,7 @@ COMPLETE = "phibench_complete"  # a checkpoint has this file, with the hashes of
 _log = logging.getLogger(__name__)
 
 
-def mark_whole(folder: Path, **counts: int | None) -> None:
+def mark_whole(folder: Path, **counts: float | None) -> None:
     """Say of a checkpoint that was just written that it is whole, what its files are, and what was counted so far."""
     write_text(folder / COMPLETE, json.dumps({**counts, "files": hash_files(folder, but=COMPLETE)}))
 

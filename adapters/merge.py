@@ -18,7 +18,7 @@ def merge(peft_model: Any, adapter: AdapterFiles) -> PreTrainedModel:
         UserError: when the method has no weights to merge into (prompt and prefix methods), or merging gives weights
             that are not finite.
     """
-    where = f"adapters.{adapter.name} = {adapter.source}"
+    where = adapter.where
     if peft_model.active_peft_config.is_prompt_learning or not hasattr(peft_model.base_model, "merge_and_unload"):
         raise UserError(
             f"a {adapter.method} adapter cannot be merged: it adds virtual tokens, not a change of weights",

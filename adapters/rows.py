@@ -61,7 +61,7 @@ def read_rows(spec: RowsSpec, recipe: Path, *, offline: bool = False) -> Rows:
 def _lines(file: Path) -> Iterator[tuple[str, Mapping[str, Any]]]:
     try:
         # Not `splitlines`: Unicode's other line breaks are ordinary characters inside a JSON string.
-        lines = file.read_text(encoding="utf-8").removesuffix("\n").split("\n")
+        lines = file.read_text(encoding="utf-8-sig").removesuffix("\n").split("\n")
     except UnicodeDecodeError as error:
         raise UserError(f"this is not UTF-8 text: {error}", where=str(file)) from None
     for number, line in enumerate(lines if lines != [""] else [], 1):

@@ -18,7 +18,7 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedTokenize
 
 from .. import __version__
 from ..errors import UserError
-from ..files import replace_folder, sha256_json, write_text
+from ..files import level_modes, replace_folder, sha256_json, write_text
 from .base import load_base, save_tokenizer
 from .ends import ends_of
 from .identity import other_parts, tokenizer_hash, version, weights_hash
@@ -92,6 +92,7 @@ def save_merged(
         with said(f"saving {out.name}"):
             variant.model.save_pretrained(part, max_shard_size=shard)  # type: ignore[operator]
             save_tokenizer(tokenizer, part)
+            level_modes(part)
         del variant, factory, base  # the check needs the room
         with said("reading it again with transformers"):
             _check_saved(part, record, tokenizer, ends, trust_remote_code=order.base.trust_remote_code)

@@ -19,11 +19,11 @@ from filelock import FileLock, Timeout
 
 from .. import __version__
 from ..errors import UserError
-from ..files import find_change, hash_files, sha256_json, write_text
+from ..files import find_change, hash_files, level_modes, sha256_json, write_text
 from .adapter_files import LEFT_OUT, TRAINING, AdapterFiles, read_adapter
 from .base import LoadedBase
 from .bundled import cache_dir
-from .checkpoints import last_checkpoint, step_of, take_checkpoint
+from .checkpoints import counted, last_checkpoint, step_of, take_checkpoint
 from .encode import WHY, nothing_to_learn, special_tokens
 from .identity import base_parts, tokenizer_hash, version
 from .recipe import Recipe, read_recipe
@@ -155,7 +155,7 @@ def _start(
         return None, []
     given = Path(recipe.start).expanduser()
     if given.is_absolute() and given.suffix != ".toml":
-        return read_adapter("start", given, recipe.start), []
+        return read_adapter("start", given, recipe.start, place=recipe.where("start")), []
     file = given if given.is_file() else find_recipe(recipe.start)
     made = train(read_recipe(file), file, base, device, chain=chain, **options)
     return read_adapter("start", made.folder, recipe.start), made.texts
@@ -276,7 +276,8 @@ def _train_into(
         if names:
             _log.warning("%s: %d of %d rows %s", recipe.name, len(names), len(job.rows.rows), what)
     checkpoint, passed = take_checkpoint(job.scratch / "trainer")
-    before = _earlier_seconds(job.scratch)
+    before = max(_earlier_seconds(job.scratch), float(counted(checkpoint).get("seconds") or 0) if checkpoint else 0.0)
+    watch.spent = lambda: before + time.perf_counter() - started
     resumed_at = step_of(checkpoint) if checkpoint else None
     if checkpoint is not None:
         trainer.args.eval_on_start = False  # it was evaluated at the start
@@ -288,7 +289,7 @@ def _train_into(
         if trainer.state.global_step < trainer.state.max_steps:
             stop.interrupt()
     except BaseException:  # Ctrl-C, no room left, a loss that is not finite: a whole checkpoint is gone on from
-        write_text(job.scratch / "seconds", str(before + time.perf_counter() - started))
+        write_text(job.scratch / "seconds", str(watch.spent()))
         raise
     result = job.scratch / "result"
     shutil.rmtree(result, ignore_errors=True)
@@ -314,7 +315,7 @@ def _train_into(
         "steps": trainer.state.global_step,
         "resumed_at": resumed_at,
         "notes": [*notes, *passed, *made.notes(), *still],
-        "seconds": round(before + time.perf_counter() - started, 1),
+        "seconds": round(watch.spent(), 1),
         "nonfinite_losses": watch.nonfinite_losses,
         "nonfinite_gradients": watch.nonfinite_gradients,
         "nonfinite_tensors": nonfinite_tensors,
@@ -325,6 +326,7 @@ def _train_into(
         **hashes,
         "files": hash_files(result, but=TRAINING),
     }
+    level_modes(result)
     text = json.dumps(record, indent=2)
     write_text(result / TRAINING, f"{text}\n")
     shutil.rmtree(folder, ignore_errors=True)
@@ -335,6 +337,7 @@ def _train_into(
 
 
 def _earlier_seconds(scratch: Path) -> float:
-    """How long an interrupted training of the same thing took; 0 where nobody said."""
+    """How long an interrupted training of the same thing took; 0 where nobody said. A killed one says nothing here: its
+    last checkpoint does."""
     file = scratch / "seconds"
     return float(file.read_text(encoding="utf-8")) if file.is_file() else 0.0

@@ -129,7 +129,7 @@ class VariantFactory:
         if highest >= rows and highest > max(self.base.tokenizer.get_vocab().values()):
             raise UserError(
                 f"its tokenizer has {highest + 1} tokens and the model {rows} rows for them",
-                where=f"adapters.{adapter.name} = {adapter.source}",
+                where=adapter.where,
                 fix="save the adapter again with save_embedding_layers=True, so that it carries the rows that it added",
             )
         return attached
@@ -146,7 +146,7 @@ def _own_tokenizer(adapter: AdapterFiles, base: LoadedBase) -> PreTrainedTokeniz
     except Exception as error:  # whatever a library raises over files that it did not write
         raise UserError(
             f"its tokenizer cannot be loaded: {' '.join(str(error).split())[:300]}",
-            where=f"adapters.{adapter.name} = {adapter.source}",
+            where=adapter.where,
             fix="save the tokenizer again, or remove its files from the folder: then the base's is used",
         ) from error
 

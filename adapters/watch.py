@@ -131,6 +131,7 @@ class Watch(TrainerCallback):
         self.nonfinite_losses = 0
         self.nonfinite_gradients = 0
         self.trainer: Any = None  # what is watched, once it is there
+        self.spent: Callable[[], float] = lambda: 0.0  # seconds, with those before a stop
 
     def go_on_from(self, checkpoint: Path) -> None:
         """Count on from what was counted when a checkpoint was written, with batches as small as they were then."""
@@ -175,6 +176,7 @@ class Watch(TrainerCallback):
                 nonfinite_losses=self.nonfinite_losses,
                 nonfinite_gradients=self.nonfinite_gradients,
                 rows_at_once=self.trainer.rows_at_once,
+                seconds=self.spent(),
             )
 
     def _refuse(self, what: str, step: int) -> None:

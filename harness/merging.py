@@ -80,7 +80,8 @@ def open_adapter(what: str, *, offline: bool = False) -> AdapterFiles:
             where=what,
             fix="give the folder that peft's save_pretrained wrote, OWNER/NAME on the hub, or RUN_DIR:VARIANT",
         )
-    return find_adapter("adapter", AdapterSpec(path=what) if is_folder else AdapterSpec(hub=what), offline=offline)
+    spec = AdapterSpec(path=what) if is_folder else AdapterSpec(hub=what)
+    return find_adapter("adapter", spec, offline=offline, place=what)
 
 
 def order_of_measured(measured: Measured, *, trust_remote_code: bool = False) -> MergeOrder:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import shutil
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -14,6 +15,8 @@ from .progress import RunProgress
 if TYPE_CHECKING:
     from ..adapters.recipe import Recipe
     from ..adapters.watch import Step
+
+_SILENCE = 30  # seconds without a word, where there is no bar
 
 
 def train_recipe(
@@ -58,12 +61,13 @@ def train_recipe(
 
 @contextmanager
 def telling(progress: RunProgress, name: str) -> Iterator[Callable[[Step], None]]:
-    """A bar that every logged step moves on, with loss, speed and memory."""
+    """A bar that every logged step moves on, with loss, speed and memory; a line now and then where there is no bar."""
     with progress.bar(f"training {name}", None) as bar:
-        at = 0
+        at, said, when = 0, 0, time.monotonic()
+        shows_bar = progress.console.is_terminal
 
         def on_step(step: Step) -> None:
-            nonlocal at
+            nonlocal at, said, when
             bar.set_total(step.steps)
             told = [f"loss {step.loss:.3f}"]
             if step.tokens_per_second:
@@ -72,6 +76,10 @@ def telling(progress: RunProgress, name: str) -> Iterator[Callable[[Step], None]
                 told.append(f"{step.memory_bytes / 2**30:.1f} GiB")
             bar.advance(step.step - at, "  ".join(told))
             at = step.step
+            is_due = 10 * (at - said) >= step.steps or time.monotonic() - when >= _SILENCE
+            if is_due and not shows_bar:
+                said, when = at, time.monotonic()
+                progress.say(f"training {name}: step {at} of {step.steps}  {'  '.join(told)}")
 
         yield on_step
 

@@ -25,6 +25,7 @@ from . import format as fmt
 from .build import build_view
 from .figures import curve
 from .markdown import by_task, code, inline, pipe_table, text_of
+from .provenance import settings_of
 from .task_view import score_of
 from .view import Cell, Column, Table, TaskView, line, name
 
@@ -283,20 +284,11 @@ def _what_it_is(variant: VariantInfo, *, is_published: bool) -> str:
 def _training(record: Mapping[str, Any]) -> dict[str, Any]:
     """How phibench trained the adapter: settings as a table, and where the loss went."""
     shown = {key: value for key, value in record.items() if key not in ("curve", "parts")}
-    rows = tuple(
-        (Cell(line(name(key))), Cell(line(name(value)))) for key, value in _flat(shown) if value not in ("", "null")
-    )
+    told = settings_of(_without_folders(shown))
+    rows = tuple((Cell(line(name(key))), Cell(line(name(value)))) for key, value in told)
     drawn = curve(record.get("curve"))
     columns = (Column(line("Setting")), Column(line("Value")))
     return {"table": pipe_table(Table("Training", columns, rows)), "curve": inline(drawn.caption) if drawn else None}
-
-
-def _flat(value: Any, prefix: str = "") -> list[tuple[str, str]]:
-    """Nested settings as dotted names and texts; folders of the machine are left out of paths."""
-    if isinstance(value, Mapping):
-        return [pair for key, one in value.items() for pair in _flat(one, f"{prefix}.{key}" if prefix else str(key))]
-    value = _without_folders(value)
-    return [(prefix, value if isinstance(value, str) else json.dumps(value, ensure_ascii=False, default=str))]
 
 
 def _without_folders(value: Any) -> Any:
@@ -327,9 +319,8 @@ def _contamination(adapter: AdapterInfo) -> str:
         return "Whether its training rows overlap the tasks' items is not known."
     overlapping = sum(1 for found in adapter.contamination if found.overlapping_items)
     tasks = fmt.plural(len(adapter.contamination), "task")
-    return (
-        f"Its training rows were compared with the items of {tasks}; in {overlapping or 'none'} of them some overlap."
-    )
+    found = f"in {overlapping} of them some overlap" if overlapping else "no item overlaps"
+    return f"Its training rows were compared with the items of {tasks}; {found}."
 
 
 def _measured(subject: Subject, evidence: Evidence) -> list[str]:

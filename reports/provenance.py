@@ -77,13 +77,21 @@ def _adapter(adapter: AdapterInfo) -> Block:
         name(fmt.short_hash(adapter.sha256)),
     )
     training = {key: value for key, value in (adapter.training or {}).items() if key != "curve"}
-    rows = tuple((_named(key), _named(_value(value))) for key, value in training.items())
+    rows = tuple((_named(key), _named(value)) for key, value in settings_of(training))
     return Block(
         line("Adapter ", name(adapter.name)),
         lines=(about, *_grouped(adapter.training or {})),
         table=Table("Training", _columns("Setting", "Value", wide=("Value",)), rows) if rows else None,
         curve=curve((adapter.training or {}).get("curve")),
     )
+
+
+def settings_of(record: Any, prefix: str = "") -> list[tuple[str, str]]:
+    """A training's record as dotted names and texts; what is empty or not set is left out."""
+    if isinstance(record, dict):
+        pairs = [(f"{prefix}.{key}" if prefix else str(key), value) for key, value in record.items()]
+        return [pair for key, value in pairs for pair in settings_of(value, key)]
+    return [] if record in (None, "", []) else [(prefix, _value(record))]
 
 
 def _grouped(training: dict[str, Any]) -> list[Line]:

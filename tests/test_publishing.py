@@ -191,6 +191,16 @@ def test_what_is_not_published(arguments: tuple[str, ...], says: str, kept: Path
     assert hub.requests == []
 
 
+@pytest.mark.parametrize("command", ["push", "merge"])
+def test_a_broken_adapter_is_named_as_it_was_given(command: str, kept: Path, phibench: Command, tmp_path: Path) -> None:
+    folder = shutil.copytree(kept / "adapter", tmp_path / "broken")
+    (folder / "adapter_config.json").write_text("{")
+    flags = ("--repo", "me/x") if command == "push" else ("--into", "base", "--out", "out")
+    ended = phibench(command, folder, *flags)
+    assert is_clean(ended, "adapter_config.json is broken")
+    assert "adapters.adapter" not in ended.err and str(folder) in ended.err.replace("\n", "")
+
+
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16], ids=str)
 def test_weights_that_are_no_numbers_are_not_published(
     dtype: torch.dtype, kept: Path, hub: Hub, phibench: Command, tmp_path: Path

@@ -67,6 +67,9 @@ def test_a_recipe_is_trained_once_and_told_in_a_line(recipe: str, tmp_path: Path
     assert first.returncode == 0, first.stderr
     assert "✓ trained sums in " in first.stdout
     assert "held out " in first.stdout
+    steps = [text for text in first.stdout.splitlines() if text.startswith("training sums: step ")]
+    assert [text.split("  ")[0].split()[-3:] for text in steps] == [[str(step), "of", "4"] for step in (1, 2, 3, 4)]
+    assert "tokens/s" in steps[-1] and "loss " in steps[-1]  # there is no bar without a terminal
     assert first.stdout.splitlines()[-1] == "mine"
     assert first.stderr == ""
     assert record(tmp_path / "mine")["steps"] == 4

@@ -148,6 +148,10 @@ def test_a_line_of_the_file_is_a_row_whatever_characters_are_in_it(tmp_path: Pat
     assert rows[0]["question"] == "one\u2028two"
 
 
+def test_a_byte_order_mark_is_no_part_of_the_first_row(tmp_path: Path) -> None:
+    assert rows_of(write(tmp_path, rows=b"\xef\xbb\xbf" + json.dumps(WEBGLM).encode())) == [WEBGLM]
+
+
 def test_limit_and_hash(tmp_path: Path) -> None:
     file = write(tmp_path, RECIPE + "train.limit = 2\n", rows=[WEBGLM] * 3)
     found = read_rows(read_recipe(file).data.train, file)

@@ -122,11 +122,19 @@ def test_a_killed_training_ends_like_one_that_was_not(
     ran = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False)
     assert ran.returncode == -signal.SIGKILL, ran.stderr[-2000:]
     [work] = list(cache.iterdir())
-    assert (last_checkpoint(work / "trainer") is not None) == (resumed is not None)
+    checkpoint = last_checkpoint(work / "trainer")
+    assert (checkpoint is not None) == (resumed is not None)
+    kept = 0.0
+    if checkpoint is not None:
+        mark = json.loads((checkpoint / COMPLETE).read_text())
+        assert mark["seconds"] > 0
+        kept = 1000.0
+        (checkpoint / COMPLETE).write_text(json.dumps({**mark, "seconds": kept}))
 
     made = trained(path, base)
     assert made.is_new
     assert made.record["resumed_at"] == resumed
+    assert resumed is None or made.record["seconds"] > kept  # nobody wrote down when it was killed
     assert [entry.name for entry in cache.iterdir()] == [made.folder.name]
     monkeypatch.setenv("PHIBENCH_CACHE", str(tmp_path / "another"))
     whole = trained(path, base)
@@ -134,6 +142,7 @@ def test_a_killed_training_ends_like_one_that_was_not(
     assert losses(made.record) == losses(whole.record)
     ours, theirs = (load_file(folder / "adapter_model.safetensors") for folder in (made.folder, whole.folder))
     assert all(torch.equal(ours[name], theirs[name]) for name in theirs)
+    assert len({path.stat().st_mode for path in made.folder.iterdir()}) == 1  # safetensors' own is the owner's alone
 
 
 def losses(record: dict[str, Any]) -> list[Any]:

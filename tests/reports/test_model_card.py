@@ -257,6 +257,14 @@ def test_how_it_was_trained() -> None:
         assert hidden not in text
 
 
+def test_what_is_empty_in_a_training_record_stays_off() -> None:
+    training = {"rows_special": 0, "rows_special_names": [], "notes": [], "recipe": {"start": None, "lora": {}}}
+    text = model_card(changed(training=training), None)
+    assert "rows_special" in text
+    for hidden in ("rows_special_names", "notes", "recipe", "[]"):
+        assert hidden not in text
+
+
 @pytest.mark.parametrize(("text", "shown"), [
     ("/home/me/a b.jsonl", "a b.jsonl"),
     ("see ~/x/y and ../up/z", "see y and z"),
@@ -280,6 +288,9 @@ def test_what_is_known_of_contamination(run: Path) -> None:
     text = card(run)
     assert "compared with the items of 1 task; in 1 of them some overlap." in text
     assert text.count("Contamination: ") == 1  # another adapter's stays off
+    clean = [one.model_copy(update={"overlapping_items": 0}) for one in named.contamination or []]
+    edit_manifest(run, adapters=[named.model_copy(update={"contamination": clean})])
+    assert "compared with the items of 1 task; no item overlaps." in card(run)
     assert "row_names" not in text
 
 

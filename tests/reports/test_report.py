@@ -147,3 +147,15 @@ def test_a_zigzag_of_rows_grouped_by_length_is_explained(tmp_path: Path) -> None
         write_reports(run_dir)
         text = (run_dir / "report.md").read_text(encoding="utf-8")
         assert (said or "grouped by length") in text if said else "grouped by length" not in text
+
+
+def test_a_training_record_is_told_setting_by_setting(run_dir: Path) -> None:
+    recipe = {"name": "mine", "lora": {"r": 16, "target_modules": ["q_proj"]}, "start": None}
+    training = {"recipe": recipe, "rows_special": 0, "rows_special_names": [], "notes": [], "curve": []}
+    [adapter] = read_manifest(run_dir).adapters[:1]
+    edit_manifest(run_dir, adapters=[adapter.model_copy(update={"training": training})])
+    text, _ = _texts(run_dir)
+    told = [
+        line.split("|")[1].strip(" `") for line in text.splitlines() if line.startswith("| `rec") or "rows_sp" in line
+    ]
+    assert told == ["recipe.name", "recipe.lora.r", "recipe.lora.target_modules", "rows_special"]
