@@ -9,7 +9,9 @@ from .stats import CONFIDENCE, Interval, NoInterval, score_interval
 from .values import CellValues
 
 
-def cell_interval(cell: CellValues, metric: MetricInfo, *, seed: int = 0, confidence: float = CONFIDENCE) -> Interval:
+def cell_interval(
+    cell: CellValues, metric: MetricInfo, *, exact: bool = False, seed: int = 0, confidence: float = CONFIDENCE
+) -> Interval:
     """A metric over all of a cell's items, with its interval: see :func:`.stats.score_interval`.
 
     Items that share a source are one draw; items that were asked until a gate was decided have a confidence sequence.
@@ -17,6 +19,7 @@ def cell_interval(cell: CellValues, metric: MetricInfo, *, seed: int = 0, confid
     Args:
         cell: the items.
         metric: which.
+        exact: for right or wrong, Clopper and Pearson's interval.
         seed: of the bootstrap.
         confidence: of the interval.
 
@@ -32,6 +35,7 @@ def cell_interval(cell: CellValues, metric: MetricInfo, *, seed: int = 0, confid
         aggregation=metric.aggregation,
         sources=None if sources is None else np.unique(sources[column.rows], return_inverse=True)[1],
         early=cell.early,
+        exact=exact,
         seed=seed,
         confidence=confidence,
     )

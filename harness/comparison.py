@@ -241,7 +241,8 @@ def _slices(
 def slices_of(base: CellValues, cell: CellValues, metric: MetricInfo, wanted: list[str] | None = None) -> Slices:
     """The kinds of items by which a variant's difference in a metric stands out (see :mod:`.slices`)."""
     key = (metric.name, metric.filter)
-    if metric.aggregation != "mean" or key not in base.metrics or key not in cell.metrics:
+    dependent = base.sources is not None or base.early or cell.early
+    if dependent or metric.aggregation != "mean" or key not in base.metrics or key not in cell.metrics:
         return Slices()
     left, right = matched(base, cell)
     gains = cell.metrics[key].numbers(len(cell))[right] - base.metrics[key].numbers(len(base))[left]

@@ -36,7 +36,8 @@ class Fidelity:
         update_error: the error of its target modules' weights in units of the adapter's own change of them, the mean
             over modules; `worst_module` and its error; None where it was not measured.
         differences: in the headline metrics, corrected for how many there are over all forms: (task, metric) -> one.
-        complete: whether it answered all that the trained form did.
+        tasks: those that both answered in full.
+        complete: whether these are all that both were asked.
     """
 
     variant: str
@@ -51,6 +52,7 @@ class Fidelity:
     update_error: float | None = None
     worst_module: tuple[str, float] | None = None
     differences: dict[tuple[str, str], Difference] = field(default_factory=dict)
+    tasks: tuple[str, ...] = ()
     complete: bool = True
 
     @property
@@ -59,11 +61,10 @@ class Fidelity:
         return [key for key, one in self.differences.items() if one.verdict is Verdict.WORSE]
 
     @property
-    def distance(self) -> float:
-        """By what forms are ordered: divergence where it was measured, else the share of answers that changed."""
-        if self.kl_divergence is not None:
-            return self.kl_divergence
-        return (self.flips + self.other_texts) / max(self.items + self.texts, 1)
+    def changed(self) -> float | None:
+        """The share of choices and texts that differ; None where there are none."""
+        answers = self.items + self.texts
+        return (self.flips + self.other_texts) / answers if answers else None
 
 
 @dataclass(frozen=True)
@@ -73,14 +74,17 @@ class Recommendation:
     Attributes:
         trained: the form that forms were compared with.
         quantised: whether among those that are quantised, or those in the base's own precision.
-        variant: the one; None where each is clearly worse than the trained one in something.
-        others: the other candidates.
+        variant: the one; None where `reason` says why there is none.
+        others: those that it is recommended over.
+        tasks: on which all of them were compared.
     """
 
     trained: str
     quantised: bool
     variant: str | None
-    others: tuple[str, ...]
+    others: tuple[str, ...] = ()
+    tasks: tuple[str, ...] = ()
+    reason: str | None = None
 
 
 def trained_form(variant: VariantInfo, variants: list[VariantInfo]) -> VariantInfo | None:
@@ -117,26 +121,47 @@ def measure_fidelity(outcomes: Outcomes, *, correction: Correction = "holm", see
 def recommend(found: list[Fidelity], outcomes: Outcomes) -> list[Recommendation]:
     """Which form to ship of each adapter, for who serves it quantised and for who does not.
 
-    Of the forms that answered everything and are not clearly worse than the trained one in any headline metric, the one
-    nearest to it by :attr:`Fidelity.distance`; the trained form itself, where it is of that size.
+    Candidates are the forms that answered in full what all of them were asked, something at least. The trained form
+    itself, where it is of that size; else, of those that are not clearly worse than it in any headline metric, the
+    nearest: by divergence where that was measured of all of them, else by the share of answers that differ.
     """
     variants = {variant.name: variant for variant in outcomes.manifest.variants}
     told = []
     for trained in dict.fromkeys(one.trained for one in found):
-        forms = [one for one in found if one.trained == trained and one.complete]
+        forms = [one for one in found if one.trained == trained]
         for quantised in (True, False):
             here = [one for one in forms if _is_quantised(variants[one.variant]) == quantised]
-            candidates = {one.variant: one.distance for one in here if not one.worse}
             if _is_quantised(variants[trained]) == quantised:
-                candidates[trained] = 0.0
-                here_names = [trained, *(one.variant for one in here)]
-            else:
-                here_names = [one.variant for one in here]
-            if here_names:
-                best = min(candidates, key=lambda name: candidates[name]) if candidates else None
-                others = tuple(name for name in here_names if name != best)
-                told.append(Recommendation(trained, quantised, best, others))
+                told.append(_trained_itself(trained, quantised, here or forms))
+            elif here:
+                told.append(_nearest(trained, quantised, here))
     return told
+
+
+def _trained_itself(trained: str, quantised: bool, forms: list[Fidelity]) -> Recommendation:
+    compared = [one for one in forms if one.tasks]
+    if not compared:
+        return Recommendation(trained, quantised, None, reason="nothing was compared with it")
+    tasks = tuple(dict.fromkeys(task for one in compared for task in one.tasks))
+    return Recommendation(trained, quantised, trained, tuple(one.variant for one in compared), tasks)
+
+
+def _nearest(trained: str, quantised: bool, forms: list[Fidelity]) -> Recommendation:
+    most = max((one.tasks for one in forms), key=len)
+    whole = [one for one in forms if one.tasks and one.complete and set(one.tasks) == set(most)]
+    if not whole:
+        return Recommendation(trained, quantised, None, reason="no form answered in full what the trained one did")
+    sound = [one for one in whole if not one.worse]
+    if not sound:
+        return Recommendation(trained, quantised, None, tasks=most, reason="each is clearly worse in something")
+    by_divergence = {one.variant: one.kl_divergence for one in sound if one.kl_divergence is not None}
+    by_change = {one.variant: one.changed for one in sound if one.changed is not None}
+    distances = next((by for by in (by_divergence, by_change) if len(by) == len(sound)), None)
+    if distances is None:
+        return Recommendation(trained, quantised, None, tasks=most, reason="nothing tells how far they are from it")
+    best = min(distances, key=lambda name: distances[name])
+    others = tuple(one.variant for one in whole if one.variant != best)
+    return Recommendation(trained, quantised, best, others, most)
 
 
 def _is_quantised(variant: VariantInfo) -> bool:
@@ -156,12 +181,13 @@ def _direction(outcomes: Outcomes, task: str, metric: str) -> bool | None:
 def _measure(outcomes: Outcomes, variant: VariantInfo, trained: VariantInfo, seed: int) -> Fidelity:
     flips, texts, sums = [0, 0], [0, 0], list[Floats]()
     differences = {}
-    complete = True
+    complete, tasks = True, list[str]()
     divergences: dict[str, float] = {}
     for info, own, other in _cells(outcomes, variant.name, trained.name):
-        if own is None:
+        if own is None or other is None or own.early or other.early or not len(matched(other, own)[0]):
             complete = False
             continue
+        tasks.append(info.name)
         for metric, headline in outcomes.metrics(info):
             key = (metric.name, metric.filter)
             if headline and key in own.metrics and key in other.metrics:
@@ -173,7 +199,8 @@ def _measure(outcomes: Outcomes, variant: VariantInfo, trained: VariantInfo, see
                 )
             if metric.name in (KL_DIVERGENCE, SAME_TOP_TOKEN) and _reference(outcomes, info.name) == trained.name:
                 values = own.metrics[key].values if key in own.metrics else []
-                divergences[metric.name] = float(np.mean(values)) if len(values) else float("nan")
+                if len(values):
+                    divergences[metric.name] = float(np.mean(values))
         changed = _changed(own, other, info.output_type)
         (texts if info.output_type == "generate_until" else flips)[0] += changed[0]
         (texts if info.output_type == "generate_until" else flips)[1] += changed[1]
@@ -194,18 +221,20 @@ def _measure(outcomes: Outcomes, variant: VariantInfo, trained: VariantInfo, see
         float(np.mean(list(errors.values()))) if errors else None,
         None if worst is None else (worst, errors[worst]),
         differences,
+        tuple(tasks),
         complete,
     )
 
 
-def _cells(outcomes: Outcomes, variant: str, trained: str) -> Iterator[tuple[TaskInfo, CellValues | None, CellValues]]:
-    """Each task that the trained form answered, with its cell and the variant's, if there is one."""
+def _cells(
+    outcomes: Outcomes, variant: str, trained: str
+) -> Iterator[tuple[TaskInfo, CellValues | None, CellValues | None]]:
+    """Each task that both forms were asked, with the variant's cell and the trained form's, where they are there."""
     for info in outcomes.manifest.tasks:
         if not (info.asks(variant) and info.asks(trained)):
             continue
-        own, other = outcomes.values(variant, info.name), outcomes.values(trained, info.name)
-        if isinstance(other, CellValues):
-            yield info, own if isinstance(own, CellValues) else None, other
+        own, other = (outcomes.values(name, info.name) for name in (variant, trained))
+        yield info, own if isinstance(own, CellValues) else None, other if isinstance(other, CellValues) else None
 
 
 def _reference(outcomes: Outcomes, task: str) -> str | None:

@@ -1,12 +1,13 @@
 """Which kinds of items drive a difference, and what those that flipped have in common. Needs no torch.
 
-A slice is a value of a field of the items, or a quarter of its range. It drives a difference where its items' gains
-differ from the others' (Welch's t test), and it holds the flipped ones where the share that got worse differs (Fisher's
-exact test); p-values are corrected (Holm) for all slices and both questions that were looked at.
+A slice is a value of a field of the items, or a quarter of its range. Of each it is asked whether more of its items got
+worse than of the others, and whether more got better (Fisher's exact tests); and of a metric in which most items move,
+whether they gained otherwise (Mann and Whitney's test). p-values are corrected (Holm) for all slices and questions.
 """
 
 from __future__ import annotations
 
+import enum
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 from numpy.typing import NDArray
-from scipy.stats import fisher_exact, ttest_ind_from_stats
+from scipy.stats import fisher_exact, mannwhitneyu
 
 from .item_fields import SOURCE
 from .stats.family import adjusted
@@ -24,6 +25,15 @@ from .values import ItemColumn
 FEWEST = 10  # items within a slice, and outside it
 _MOST_VALUES = 20  # of a field; one with more is a name or an id, and no kind of item
 _QUARTERS = 4
+_MOST_MOVE = 0.8  # of the items: a metric in which gains are compared by rank
+
+
+class Question(enum.StrEnum):
+    """By what a slice stands out."""
+
+    GAIN = "gain"  # its items gained otherwise: medians of ranks, told by the means
+    WORSE = "worse"  # another share of them got worse
+    BETTER = "better"  # another share of them got better
 
 
 @dataclass(frozen=True)
@@ -33,29 +43,32 @@ class Slice:
     Attributes:
         field, value: which.
         items: how many it has.
-        inside, outside: the mean gain of its items and of the others, in the metric's unit and own direction.
-        lost_inside, lost_outside: the shares of them that got worse.
-        p: of the more telling of the two questions, corrected for all that were looked at.
-        drives: whether that question was the gain; else it was the share that got worse.
+        question: by what it stands out most.
+        inside, outside: of its items and of the others: the mean gain, in the metric's unit and own direction, or the
+            share that got worse or better.
+        p: corrected for all that was looked at.
     """
 
     field: str
     value: str
     items: int
+    question: Question
     inside: float
     outside: float
-    lost_inside: float
-    lost_outside: float
     p: float
-    drives: bool
 
 
 @dataclass(frozen=True)
 class Slices:
-    """The slices of one difference that stand out, and how many were looked at."""
+    """The slices of one difference that stand out, how many were looked at, and how many questions were asked of each.
+
+    None are looked at where items share sources, or were asked until something was decided: the tests take items for
+    independent, and their number for fixed.
+    """
 
     found: tuple[Slice, ...] = ()
     looked_at: int = 0
+    questions: int = 2
 
 
 def find_slices(gains: Floats, fields: Mapping[str, ItemColumn], wanted: Sequence[str] | None = None) -> Slices:
@@ -66,27 +79,31 @@ def find_slices(gains: Floats, fields: Mapping[str, ItemColumn], wanted: Sequenc
         fields: what is known of the items, in the same order.
         wanted: the fields to look at; None for all.
     """
-    lost = gains < 0
     if len(gains) < 2 * FEWEST or not gains.any():
         return Slices()
     looked: list[tuple[str, str, NDArray[np.bool_]]] = []
     for name, column in fields.items():
         if name != SOURCE and (wanted is None or name in wanted):
             looked += [(name, value, inside) for value, inside in _values(column)]
-    p_values: dict[tuple[int, bool], float] = {}
-    for index, (_, _, inside) in enumerate(looked):
-        p_values[index, True] = _gain_p(gains[inside], gains[~inside])
-        p_values[index, False] = _share_p(lost[inside], lost[~inside])
-    p_values = adjusted(p_values)
+    asked: dict[Question, Floats] = {Question.WORSE: (gains < 0).astype(np.float64)}
+    asked[Question.BETTER] = (gains > 0).astype(np.float64)
+    if np.mean(gains != 0) > _MOST_MOVE:  # of fewer, ranks say no more than shares do, and tests of them say it wrongly
+        asked[Question.GAIN] = gains
+    p_values = adjusted(
+        {
+            (index, question): _p_value(question, values[inside], values[~inside])
+            for index, (_, _, inside) in enumerate(looked)
+            for question, values in asked.items()
+        }
+    )
     found = []
     for index, (name, value, inside) in enumerate(looked):
-        drives = p_values[index, True] <= p_values[index, False]
-        p = p_values[index, drives]
+        question = min(asked, key=lambda one: p_values[index, one])
+        p, values = p_values[index, question], asked[question]
         if p <= 1 - CONFIDENCE:
-            means = float(gains[inside].mean()), float(gains[~inside].mean())
-            shares = float(lost[inside].mean()), float(lost[~inside].mean())
-            found.append(Slice(name, value, int(inside.sum()), *means, *shares, p, drives))
-    return Slices(tuple(sorted(found, key=lambda one: one.p)), len(looked))
+            means = float(values[inside].mean()), float(values[~inside].mean())
+            found.append(Slice(name, value, int(inside.sum()), question, *means, p))
+    return Slices(tuple(sorted(found, key=lambda one: one.p)), len(looked), len(asked))
 
 
 def _values(column: ItemColumn) -> Iterator[tuple[str, NDArray[np.bool_]]]:
@@ -119,16 +136,8 @@ def _quarters(numbers: Floats) -> tuple[NDArray[np.int64], list[str]]:
     return np.where(np.isnan(codes), -1, codes).astype(np.int64), names
 
 
-def _gain_p(inside: Floats, outside: Floats) -> float:
-    spreads = inside.std(ddof=1), outside.std(ddof=1)
-    if not any(spreads):
-        return 1.0
-    found = ttest_ind_from_stats(
-        inside.mean(), spreads[0], len(inside), outside.mean(), spreads[1], len(outside), equal_var=False
-    )
-    return float(found.pvalue)
-
-
-def _share_p(inside: NDArray[np.bool_], outside: NDArray[np.bool_]) -> float:
-    table = [[int(part.sum()), int((~part).sum())] for part in (inside, outside)]
+def _p_value(question: Question, inside: Floats, outside: Floats) -> float:
+    if question is Question.GAIN:
+        return float(mannwhitneyu(inside, outside).pvalue)
+    table = [[int(part.sum()), int(len(part) - part.sum())] for part in (inside, outside)]
     return float(fisher_exact(table).pvalue)

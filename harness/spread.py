@@ -86,7 +86,7 @@ def _measure(
     if not isinstance(base, CellValues):
         return None
     answered = [(v, s, c) for v, s, c in zip(variants, seeds, cells, strict=True) if isinstance(c, CellValues)]
-    if len(answered) < 2:
+    if len(answered) < 2 or any(cell.early for _, _, cell in answered):
         return None
     gains = np.stack([_gains(base, cell, key) for _, _, cell in answered])
     gains = gains[:, np.isfinite(gains).all(axis=0)]

@@ -164,13 +164,11 @@ class VariantRun:
             answers = responses[len(responses) - len(new.requests) :]
             records += make_records(new, cell.variant, answers, {}, seconds=0.0, keep_prompts=False)
             checks = early.checks(cell, records)
-            if cannot_be(checks):
-                break  # however many are asked: all of them, then, and judged as any other cell
-            cell.stopped_early = True
+            if cannot_be(checks):  # however many are asked: all of them, then, and judged as any other cell
+                return shuffled, self._answers(shuffled, cell, folder)
             if is_decided(checks):
                 break
-        if not cell.stopped_early:
-            asked, responses = shuffled, self._answers(shuffled, cell, folder)
+        cell.stopped_early = True  # it was looked at, though all may have been asked
         return asked, responses
 
     def _dequantize(self, first: BuiltTask) -> None:

@@ -124,7 +124,9 @@ def _summary_cell(run: RunComparison, variant: str, task: str, metric: MetricCom
         gap = run.gap(variant, task)
         return Cell(line(_STATES[gap.state] if gap else fmt.NOTHING))
     one = metric.differences.get(variant)
-    return Cell(line(fmt.score(found.value, found.stderr)), one.verdict if one else None)
+    cell = run.results.cell(variant, task)
+    asked = f", {fmt.plural(cell.items, 'item')}" if cell is not None and cell.stopped_early else ""
+    return Cell(line(fmt.score(found.value, found.stderr) + asked), one.verdict if one else None)
 
 
 def _legend(run: RunComparison) -> list[Line]:
@@ -136,6 +138,11 @@ def _legend(run: RunComparison) -> list[Line]:
         said = ", ".join(f"{counts[verdict]} {word}" for verdict, word in _COUNTED.items() if counts[verdict])
         baseline = name(run.manifest.baseline)
         legend.append(line("▲ better, ▼ worse or ◆ other than ", baseline, f": {mark_rule(run)} Here: {said}."))
+    if any(cell.stopped_early for cell in run.results.cells):
+        said = (
+            "Scores with a number of items are of those that were asked until the gate was decided: they are not of the"
+        )
+        legend.append(line(f"{said} items of the other scores. Differences are, item by item."))
     legend += contamination_notes(run.manifest)
     cut = [cell for cell in run.results.cells if cell.truncated_items]
     if cut:

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 from ..harness.compare import LeftOver, Pairing, SideBySide, SideScore, TaskSides
 from ..harness.comparison import MetricComparison
+from ..harness.slices import Question
 from ..harness.stats import Difference
 from ..harness.stats.power import resolvable
 from . import format as fmt
@@ -159,21 +160,24 @@ def _slices(task: TaskSides) -> Table | None:
         Column(line("Side")),
         Column(line("Kind of items"), wide=True),
         Column(line("Items"), numeric=True),
-        Column(line("Mean gain, and of the others"), numeric=True),
-        Column(line("Got worse, and of the others"), numeric=True),
-        Column(line("p, Holm"), numeric=True),
         Column(line("Stands out by")),
+        Column(line("Of them"), numeric=True),
+        Column(line("Of the others"), numeric=True),
+        Column(line("p, Holm"), numeric=True),
     )
     rows = tuple(
         (
             Cell(line(name(label))),
             Cell(line(name(one.field), ": ", name(one.value))),
             Cell(line(f"{one.items:,}")),
-            Cell(line(f"{fmt.number(one.inside, 3, signed=True)}, {fmt.number(one.outside, 3, signed=True)}")),
-            Cell(line(f"{100 * one.lost_inside:.0f} %, {100 * one.lost_outside:.0f} %")),
+            Cell(line("the mean gain" if one.question is Question.GAIN else f"how many got {one.question}")),
+            *(Cell(line(_of_slice(one.question, value))) for value in (one.inside, one.outside)),
             Cell(line(fmt.p_value(one.p))),
-            Cell(line("its gain" if one.drives else "how many got worse")),
         )
         for label, one in found
     )
     return Table("Kinds of items that stand out; a gain is positive where it is better", columns, rows)
+
+
+def _of_slice(question: Question, value: float) -> str:
+    return fmt.number(value, 3, signed=True) if question is Question.GAIN else f"{100 * value:.0f} %"

@@ -69,16 +69,42 @@ def _weights(one: Fidelity) -> str:
 
 def _recommended(one: Recommendation, run: RunComparison) -> Line:
     size = "quantised" if one.quantised else "in the base's own precision"
-    others = line(", rather than ", *joined(list(one.others))) if one.others else ()
     if one.variant is None:
-        return line(f"To ship {size}: none. Each form is clearly worse than ", name(one.trained), " in something.")
-    said = line(f"To ship {size}: ", name(one.variant)) + others
+        return line(
+            f"To ship {size}: nothing to recommend. Of the forms beside ", name(one.trained), f", {one.reason}."
+        )
+    others = line(", rather than ", *joined(list(one.others))) if one.others else ()
+    said = line(f"To ship {size}: ", name(one.variant)) + others + line(", by ", *joined(list(one.tasks)))
     if one.variant == one.trained:
         return said + line(". It is the form that was trained.")
     found = next(fidelity for fidelity in run.fidelity if fidelity.variant == one.variant)
     near = (
         f"its next-token distributions are {found.kl_divergence:.2g} nats from its"
         if found.kl_divergence is not None
-        else f"{_share(found.flips + found.other_texts, found.items + found.texts)} answers differ from its"
+        else f"of its answers {_share(found.flips + found.other_texts, found.items + found.texts)} differ"
     )
-    return said + line(". It is not clearly worse than ", name(one.trained), f" in any headline metric, and {near}.")
+    said += line(". It is not clearly worse than ", name(one.trained), f" in any headline metric, and {near}.")
+    return said + _not_ruled_out(found, run)
+
+
+def _not_ruled_out(found: Fidelity, run: RunComparison) -> Line:
+    """The largest loss that the items do not rule out, told of each headline metric by its interval's worse end."""
+    told = []
+    for (task, metric), one in found.differences.items():
+        info = next((task_.info for task_ in run.tasks if task_.info.name == task), None)
+        described = None if info is None else run.outcomes.metric(info, metric)
+        if one.interval is None or described is None:
+            continue
+        worse = one.interval.high if described.higher_is_better is False else one.interval.low
+        places = fmt.decimals((one.interval.high - one.interval.low) / 2, worse)
+        told.append(line(f"{fmt.number(worse, places, signed=True)} of ", name(metric), " on ", name(task)))
+    if not told:
+        return ()
+    return line(" Its 95 % intervals do not rule out ") + _listed(told) + line(".")
+
+
+def _listed(parts: list[Line]) -> Line:
+    said = parts[0]
+    for part in parts[1:]:
+        said = said + line(", ") + part
+    return said

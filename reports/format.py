@@ -99,11 +99,19 @@ def reading(found: Difference) -> str:
         said = f"{MARKS[found.verdict]} {found.verdict}".strip()
     elif found.adjusted_p is not None and found.p is not None and found.p <= 0.05 < found.adjusted_p:
         said = f"{found.verdict}: p = {p_value(found.p)} by itself, not among so many"
+    elif found.p is not None and found.interval is not None and _disagree(found.interval, found.p):
+        test = "the test" if found.p <= 0.05 else "the interval"
+        said = f"{found.verdict}: {test} alone would say so, and both must"
     else:
         least = resolved(found)
         said = f"{found.verdict}; {least}" if least else str(found.verdict)
     left_out = found.baseline_only + found.variant_only
     return f"{said}; {left_out:,} items answered by only one of the two are left out" if left_out else said
+
+
+def _disagree(found: Interval, p: float) -> bool:
+    """Whether of an interval and a test only one leaves out zero: they are made in different ways."""
+    return (p <= 0.05) == (found.low <= 0.0 <= found.high)
 
 
 def tally(found: Difference) -> str:

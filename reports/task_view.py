@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from ..harness.comparison import MetricComparison, RunComparison, TaskComparison
 from ..harness.examples import Example
 from ..harness.results import MARGIN, MetricInfo, Score
+from ..harness.slices import Question
 from ..harness.stats import Difference
 from ..harness.stats.family import NAMES
 from . import format as fmt
@@ -151,18 +152,19 @@ def _slices(task: TaskComparison) -> Iterator[Line]:
             kind = line(
                 name(variant), ": ", prose(one.field), " ", name(one.value), f" ({fmt.plural(one.items, 'item')})"
             )
-            if one.drives:
+            if one.question is Question.GAIN:
                 places = fmt.decimals(abs(one.inside - one.outside) or None, one.inside)
                 means = [fmt.number(value, places, signed=True) for value in (one.inside, one.outside)]
                 said = f" gains {means[0]} of {fmt.metric_label(leading)}, the others {means[1]}"
             else:
-                said = f" gets worse in {one.lost_inside:.0%} of them, of the others in {one.lost_outside:.0%}"
+                said = f" gets {one.question} in {one.inside:.0%} of them, of the others in {one.outside:.0%}"
             yield kind + line(said.replace("%", " %"), f"; p = {fmt.p_value(one.p)}")
         if len(slices.found) > _SLICES_SHOWN:
             yield line(name(variant), f": and {len(slices.found) - _SLICES_SHOWN} more")
     none = [variant for variant, slices in task.slices.items() if slices.looked_at and not slices.found]
     rest = line("No kind of item stands out for ", *joined(none), ". ") if none else ()
-    yield rest + line(f"{fmt.plural(looked, 'slice')} a variant looked at, two questions each, corrected by Holm.")
+    asked = max(slices.questions for slices in task.slices.values())
+    yield rest + line(f"{fmt.plural(looked, 'slice')} a variant looked at, {asked} questions each, corrected by Holm.")
 
 
 def shown_example(example: Example, task: TaskComparison, baseline: str) -> ShownExample:

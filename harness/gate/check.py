@@ -224,7 +224,7 @@ def _interval(parts: Sequence[_Part], rule: RuleSpec, confidence: float, seed: i
 
 def _part_interval(part: _Part, rule: RuleSpec, confidence: float, seed: int) -> Interval:
     if part.pairs is None:
-        return cell_interval(part.cell, part.metric, seed=seed, confidence=confidence)
+        return cell_interval(part.cell, part.metric, exact=True, seed=seed, confidence=confidence)
     found = paired_difference(
         part.pairs,
         aggregation=part.metric.aggregation,

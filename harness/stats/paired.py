@@ -59,13 +59,15 @@ class Difference:
             in an item's own part of it (a log-likelihood, a right answer). None without an interval, and the
             first two for a metric that has no better direction.
         baseline_only, variant_only: items that only one of the two answered, which take no part.
-        interval, verdict: None exactly where `reason` says why there is none. The verdict is the interval's own, until
-            :func:`.family.corrected` takes into account how many comparisons there are.
+        interval, verdict: None exactly where `reason` says why there is none. The verdict is clear where both the
+            interval and the test say so; :func:`.family.corrected` then takes into account how many comparisons there
+            are.
         p, test: the two-sided p-value of no difference, and of which test.
         adjusted_p: corrected for the family of comparisons; None before that.
         effect: the mean of the items' differences over their standard deviation (Cohen's d_z); None where that is 0.
         spread: that standard deviation, in the metric's unit, for the smallest difference that could be resolved.
         sources: how many sources the items come from, where they share some.
+        early: whether the items were asked until something was decided.
     """
 
     items: int
@@ -83,6 +85,7 @@ class Difference:
     effect: float | None = None
     spread: float | None = None
     sources: int | None = None
+    early: bool = False
 
 
 def paired_difference(
@@ -112,7 +115,7 @@ def paired_difference(
         seed: of the resampling: the same values and seed give the same interval.
         confidence: of the interval.
     """
-    paired = Difference(len(pairs.before), pairs.baseline_only, pairs.variant_only)
+    paired = Difference(len(pairs.before), pairs.baseline_only, pairs.variant_only, early=pairs.early)
     try:
         gains, found = _measure(pairs, aggregation, seed, confidence)
     except NoInterval as problem:
@@ -126,7 +129,7 @@ def paired_difference(
         lost=lost,
         tied=paired.items - rose - fell,
         interval=found.interval,
-        verdict=found.interval.verdict(higher_is_better),
+        verdict=found.interval.verdict(higher_is_better) if found.p <= 1 - CONFIDENCE else Verdict.UNCLEAR,
         p=found.p,
         test=found.test,
         effect=float(gains.mean()) / spread if spread > 0 and aggregation == "mean" else None,
@@ -167,11 +170,17 @@ def _measure(pairs: Pairs, aggregation: str, seed: int, confidence: float) -> tu
     whole = _paired(old, new, gains, totals, is_mean)
     units = in_units(whole, pairs.sources)
     differing = int((units.columns != units.exchanged).any(axis=1).sum())
-    if is_mean and not bounded and not differing:
-        return gains, _no_change(both[:, 0], len(units.columns), confidence)
+    if is_mean and not differing and not (bounded and pairs.sources is None):
+        return gains, _no_change(both[:, 0], len(units.columns), confidence, bounded=bool(bounded))
     if bounded and differing < FEWEST_DRAWN and pairs.sources is None:
         return gains, _betted(gains, units, confidence)
-    return gains, _resampled(units, is_mean, seed, confidence)
+    found = _resampled(units, is_mean, seed, confidence)
+    width = found.interval.high - found.interval.low
+    if is_mean and width <= 1e-12 * abs(found.interval.estimate):  # every item differs by the same amount
+        if not bounded or pairs.sources is not None:
+            raise NoInterval(f"all {len(gains)} items differ by the same amount, which does not tell how others may")
+        return gains, _betted(gains, units, confidence)
+    return gains, found
 
 
 def _finite(values: Floats) -> Floats:
@@ -213,14 +222,16 @@ def _watched(gains: Floats, confidence: float) -> _Found:
     return _Found(interval, anytime_p(values, 0.5), "betting")
 
 
-def _no_change(values: Floats, n: int, confidence: float) -> _Found:
+def _no_change(values: Floats, n: int, confidence: float, *, bounded: bool) -> _Found:
     """0, with an interval for what other items may show, where none of n differs.
 
-    The share of items that differ is below Clopper and Pearson's (1934) bound for none in n, and each by no more than
-    the range of the items' `values`.
+    The share of units that differ is below Clopper and Pearson's (1934) bound for none in n, and each by no more than
+    the metric's range: 1 where it is bounded, else, as far as that is known, the range of the items' `values`.
     """
     share = 1 - ((1 - confidence) / 2) ** (1 / n)
-    reach = share * float(values.max() - values.min())
+    reach = share * (1.0 if bounded else float(values.max() - values.min()))
+    if reach == 0:
+        raise NoInterval("all items have one value, which does not tell of others")
     return _Found(Interval(0.0, -reach, reach, "none of the items differs: Clopper-Pearson"), 1.0, "permutation")
 
 
@@ -228,12 +239,6 @@ def _resampled(units: Paired, is_mean: bool, seed: int, confidence: float) -> _F
     n = len(units.columns)
     if not is_mean and n < FEWEST_AGREEING:
         raise NoInterval(f"a bootstrap needs at least {FEWEST_AGREEING} items in common, and there are {n}")
-    if (
-        is_mean
-        and n < FEWEST_AGREEING
-        and float(np.ptp(units.columns[:, 0] / units.columns[:, 1])) <= 1e-12 * abs(units.estimate)
-    ):
-        raise NoInterval(f"all {n} items differ by the same amount; that tells from {FEWEST_AGREEING} items on")
     if n < FEWEST_DRAWN and is_mean:
         low, high = student_interval(units, confidence)
         return _Found(Interval(units.estimate, low, high, "paired t"), student_p(units), "paired t")

@@ -37,9 +37,10 @@ def resolvable(found: Difference) -> float | None:
 
     Returns:
         In the metric's unit; None for other metrics than means, where no item differs by more or less than the others
-        (the spread says nothing), and where items share sources (they are fewer draws than items).
+        (the spread says nothing), where items share sources (they are fewer draws than items), and where they were
+        asked until something was decided (betting resolves less than a test of a fixed number).
     """
-    if not found.spread or found.sources is not None:
+    if not found.spread or found.sources is not None or found.early:
         return None
     return smallest_difference(found.items, found.spread)
 

@@ -17,11 +17,11 @@ from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import ttost_paired
 
-from phibench.harness.stats import Pairs, paired_difference, proportions, score_interval
+from phibench.harness.stats import NoInterval, Pairs, paired_difference, proportions, score_interval
 from phibench.harness.stats.family import adjusted
 from phibench.harness.stats.power import items_for, smallest_difference
 from phibench.harness.stats.proportions import mcnemar, paired_proportions, score_statistic
-from phibench.harness.stats.resampling import Paired, bca_interval, in_blocks, permutation_p, student_interval
+from phibench.harness.stats.resampling import Paired, bca_interval, in_blocks, in_units, permutation_p, student_interval
 from phibench.harness.stats.sequential import betting_interval, confidence_sequence, log_capital
 
 
@@ -49,6 +49,7 @@ def test_the_example_of_fagerland_lydersen_and_laake() -> None:
 
 def test_tangos_interval_of_that_example(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(proportions, "FEW", 0)
+    monkeypatch.setattr(proportions, "LOPSIDED", 0)
     low, high = paired_proportions(1, 7, 21)
     assert (float(low), float(high)) == pytest.approx((-0.517, -0.026), abs=5e-4)
 
@@ -139,9 +140,9 @@ def test_clustered_standard_errors_are_millers() -> None:
     n, centred = len(values), values - values.mean()
     products = sum(centred[labels == one].sum() ** 2 - (centred[labels == one] ** 2).sum() for one in range(40))
     millers = math.sqrt((centred**2).sum() / n**2 + products / n**2)
+    low, high = student_interval(in_units(_mean(values), labels))
+    assert (high - low) / 2 / scipy_stats.t.ppf(0.975, 39) == pytest.approx(millers * math.sqrt(40 / 39))
     interval = score_interval(values, sources=labels)
-    ours = (interval.high - interval.low) / 2 / scipy_stats.t.ppf(0.975, 39)
-    assert ours == pytest.approx(millers * math.sqrt(40 / 39))
     alone = score_interval(values)
     assert interval.high - interval.low > 1.5 * (alone.high - alone.low)
 
@@ -221,3 +222,45 @@ def test_the_capital_is_a_fair_game() -> None:
     for mean in (0.1, 0.5, 0.8):
         after = np.exp([log_capital(np.array([x]), mean, above=True)[-1] for x in (0.0, 1.0)])
         assert (1 - mean) * after[0] + mean * after[1] == pytest.approx(1.0)
+
+
+# ---- floors of a gate
+
+
+def _clustered_shares(generator: np.random.Generator, documents: int, each: int, share: float) -> tuple[Any, Any]:
+    """Right or wrong, half of the items as their document is."""
+    labels = np.repeat(np.arange(documents), each)
+    of_document, alike = generator.random(documents) < share, generator.random(documents) < 0.5
+    own = generator.random(len(labels)) < share
+    return np.where(alike[labels], of_document[labels], own).astype(float), labels
+
+
+@pytest.mark.parametrize(("documents", "each", "share"), [(20, 5, 0.97), (50, 5, 0.97), (100, 3, 0.97), (50, 5, 0.6)])
+def test_a_floor_is_not_passed_on_sources_that_happen_to_agree(documents: int, each: int, share: float) -> None:
+    generator = np.random.default_rng(0)
+    passed = 0
+    for _ in range(400):
+        values, labels = _clustered_shares(generator, documents, each, share)
+        passed += score_interval(values, sources=labels, exact=True, confidence=0.9).low >= share
+    assert passed / 400 <= 0.06 + 0.02
+
+
+@pytest.mark.parametrize("items", [50, 200])
+def test_a_floor_of_other_metrics_is_not_passed_on_few_bad_items(items: int) -> None:
+    generator = np.random.default_rng(1)
+    passed = 0
+    for _ in range(300):
+        values = np.where(generator.random(items) < 0.05, 0.5, 1.0)
+        passed += score_interval(values, confidence=0.9).low >= 0.975
+    assert passed / 300 <= 0.06 + 0.02
+
+
+def test_scores_always_have_a_width() -> None:
+    six = np.repeat(np.arange(6), 3)
+    for values, sources in (([1.0] * 18, six), ([0.0] * 18, six), ([0.5] * 6, None), ([1.0] * 3, None)):
+        found = score_interval(values, sources=sources)
+        assert found.low < found.high
+    with pytest.raises(NoInterval, match="all values are the same"):
+        score_interval([3.5] * 20)
+    exact = score_interval([1.0] * 45 + [0.0] * 5, exact=True)
+    assert (exact.low, exact.high) == pytest.approx(proportion_confint(45, 50, method="beta"))

@@ -42,22 +42,25 @@ def test_right_or_wrong(calibration: ModuleType, items: int) -> None:
                 assert found.all <= most + NOISE, found
 
 
-# (items, share that differs, share of these that the variant wins) -> its true difference is (2 share - 1) times that
-@pytest.mark.parametrize(("items", "differing"), [(50, 0.02), (50, 0.2), (100, 0.1), (200, 0.02), (200, 0.5)])
-@pytest.mark.parametrize("winning", [0.0, 0.25, 0.5])
+@pytest.mark.parametrize(
+    ("items", "differing"),
+    [(50, 0.02), (50, 0.2), (50, 0.69), (50, 0.94), (100, 0.1), (100, 0.9), (200, 0.02), (200, 0.5), (300, 0.0635)],
+)
+@pytest.mark.parametrize("winning", [0.0, 0.02, 0.1, 0.25, 0.5])
 def test_tangos_interval_by_enumeration(items: int, differing: float, winning: float) -> None:
-    """Exact, over every outcome of any weight: coverage is at least 94 %, and without correction it would not be."""
-    counts = np.arange(items + 1)
-    won, lost = (part.ravel() for part in np.meshgrid(counts, counts, indexing="ij"))
-    both = won + lost
+    """Exact, over every outcome of any weight, lopsided ones too: no interval and no one-sided limit errs too often."""
+    both, won = (part.ravel() for part in np.meshgrid(np.arange(items + 1), np.arange(items + 1), indexing="ij"))
+    won, both = won[won <= both], both[won <= both]
     weight = binom.pmf(both, items, differing) * binom.pmf(won, both, winning)
-    likely = (both <= items) & (weight > 1e-10)
-    won, lost, weight = won[likely], lost[likely], weight[likely]
-    low, high = paired_proportions(won, lost, items)
+    won, both, weight = won[weight > 1e-10], both[weight > 1e-10], weight[weight > 1e-10]
     truth = (2 * winning - 1) * differing
+    low, high = paired_proportions(won, both - won, items)
     assert weight[(low <= truth) & (truth <= high)].sum() >= 0.94
+    low, high = paired_proportions(won, both - won, items, 0.9)
+    assert weight[high < truth].sum() <= 0.06
+    assert weight[low > truth].sum() <= 0.06
     if winning == 0.5:
-        assert weight[mcnemar(won, lost) <= 0.05].sum() <= 0.06
+        assert weight[mcnemar(won, both - won) <= 0.05].sum() <= 0.06
 
 
 @pytest.mark.parametrize("shape", ["normal", "scores", "losses"])

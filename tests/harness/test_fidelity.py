@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from phibench.harness.comparison import compare_run
 from phibench.harness.fidelity import Fidelity, measure_fidelity, recommend, trained_form
 from phibench.harness.null_control import measure_null_controls
-from phibench.harness.outcomes import Outcomes, open_run
+from phibench.harness.outcomes import Gap, Outcomes, open_run
 from phibench.harness.records import read_records, write_records
 from phibench.harness.results import AdapterInfo, VariantInfo, WeightError
 from phibench.harness.spread import measure_spread
@@ -75,7 +76,7 @@ def test_the_same_answers_are_no_distance_at_all(tmp_path: Path) -> None:
         )
     run = compare_run(run_dir)
     [found] = run.fidelity
-    assert (found.flips, found.other_texts, found.distance) == (0, 0, 0.0)
+    assert (found.flips, found.other_texts, found.changed) == (0, 0, 0.0)
     assert found.per_token is not None
     assert (found.per_token.estimate, found.per_token.low, found.per_token.high) == (0.0, 0.0, 0.0)
     assert all(one.interval is None or one.interval.estimate == 0.0 for one in found.differences.values())
@@ -85,39 +86,60 @@ def test_the_same_answers_are_no_distance_at_all(tmp_path: Path) -> None:
 def _outcomes(values: dict[str, list[float]]) -> Outcomes:
     outcomes = outcomes_of({(name, "t"): found for name, found in values.items()}, baseline="base")
     kinds = {form.name: form for form in FORMS}
-    outcomes.manifest.variants = [kinds[name] for name in values]
+    outcomes.manifest.variants = [kinds[name].model_copy(deep=True) for name in values]
     return outcomes
 
 
+def _told(found: list[Fidelity], outcomes: Outcomes) -> list[tuple[bool, str | None, tuple[str, ...]]]:
+    return [(one.quantised, one.variant, one.others) for one in recommend(found, outcomes)]
+
+
+RIGHT, WRONG = [1.0] * 40, [1.0] * 20 + [0.0] * 20
+
+
 def test_a_form_that_lost_is_not_recommended() -> None:
-    right, wrong = [1.0] * 40, [1.0] * 20 + [0.0] * 20
-    values = {"base": wrong, "adapter-nf4": right, "merged": wrong, "merged-dequantized": right}
-    outcomes = _outcomes(values)
+    outcomes = _outcomes({"base": WRONG, "adapter-nf4": RIGHT, "merged": WRONG, "merged-dequantized": RIGHT})
     outcomes.manifest.variants[2].weight_error = [
         WeightError(module="a", relative_to_update=0.5, relative_to_weight=0.01),
         WeightError(module="b", relative_to_update=1.5, relative_to_weight=0.01),
     ]
-    found = {one.variant: one for one in measure_fidelity(outcomes)}
+    found = {one.variant: dataclasses.replace(one, items=40) for one in measure_fidelity(outcomes)}
     assert found["merged"].worse == [("t", "acc")]
     assert (found["merged"].update_error, found["merged"].worst_module) == (1.0, ("b", 1.5))
     assert not found["merged-dequantized"].worse
-    told = recommend(list(found.values()), outcomes)
-    assert [(one.quantised, one.variant, one.others) for one in told] == [
-        (True, "adapter-nf4", ()),
+    assert _told(list(found.values()), outcomes) == [
+        (True, "adapter-nf4", ("merged", "merged-dequantized")),
         (False, "merged-dequantized", ("merged",)),
     ]
 
 
 def test_where_every_form_lost_none_is_recommended() -> None:
-    outcomes = _outcomes({"adapter-nf4": [1.0] * 40, "merged": [0.0] * 40})
+    outcomes = _outcomes({"adapter-nf4": RIGHT, "merged": [0.0] * 40})
+    told = recommend(measure_fidelity(outcomes), outcomes)[1]
+    assert (told.quantised, told.variant, told.reason) == (False, None, "each is clearly worse in something")
+
+
+def test_what_was_not_measured_is_not_recommended() -> None:
+    """A form without answers, or beside a trained form without any, is no candidate: it is not worse in anything."""
+    outcomes = _outcomes({"adapter-nf4": RIGHT, "merged": RIGHT, "merged-dequantized": RIGHT})
+    outcomes.cells["merged", "t"] = Gap("merged", "t", "failed")
+    found = [dataclasses.replace(one, items=40, flips=8) for one in measure_fidelity(outcomes)]
+    assert _told(found, outcomes)[1] == (False, "merged-dequantized", ())
+    outcomes.cells["adapter-nf4", "t"] = Gap("adapter-nf4", "t", "failed")
     told = recommend(measure_fidelity(outcomes), outcomes)
-    assert [(one.quantised, one.variant) for one in told] == [(True, "adapter-nf4"), (False, None)]
+    assert [one.variant for one in told] == [None, None]
+    assert told[1].reason == "no form answered in full what the trained one did"
 
 
-def test_the_nearest_form_is_that_of_the_least_divergence() -> None:
-    far, near = (Fidelity(name, "t", kl_divergence=kl) for name, kl in (("far", 0.2), ("near", 0.01)))
-    assert near.distance < far.distance
-    assert Fidelity("x", "t", items=10, flips=3, texts=10, other_texts=1).distance == pytest.approx(0.2)
+def test_distances_of_different_kinds_are_not_compared() -> None:
+    outcomes = _outcomes({"adapter-nf4": RIGHT, "merged": RIGHT, "merged-dequantized": RIGHT})
+    both = [
+        dataclasses.replace(one, items=40, flips=flips, kl_divergence=kl)
+        for one, flips, kl in zip(measure_fidelity(outcomes), (4, 8), (0.2, 0.01), strict=True)
+    ]
+    assert _told(both, outcomes)[1] == (False, "merged-dequantized", ("merged",))
+    one_only = [dataclasses.replace(both[0], kl_divergence=None), both[1]]
+    assert _told(one_only, outcomes)[1] == (False, "merged", ("merged-dequantized",))
 
 
 # ---- seeds and nulls

@@ -91,13 +91,13 @@ def test_where_no_item_differs_others_may(n: int) -> None:
     assert accuracy.high < 6 / n
 
 
-def test_agreement_of_five_items_tells_nothing_and_of_six_does() -> None:
-    five = _difference([0.5] * 5, [1.5] * 5)
-    assert five.interval is None and five.verdict is None and five.won is None
-    assert five.reason is not None and "5 items differ by the same amount" in five.reason
-    six = _difference([0.5] * 6, [1.5] * 6)
-    assert (_interval(six).low, _interval(six).high) == (1.0, 1.0)
-    assert six.verdict is Verdict.BETTER
+@pytest.mark.parametrize("n", [5, 20])
+def test_items_that_all_differ_alike_do_not_tell_how_others_may(n: int) -> None:
+    unbounded = _difference([0.5] * n, [1.5] * n)
+    assert unbounded.interval is None and unbounded.verdict is None and unbounded.won is None
+    assert unbounded.reason is not None and f"{n} items differ by the same amount" in unbounded.reason
+    shares = _interval(_difference([0.5] * n, [0.6] * n))
+    assert shares.low < 0.1 < shares.high  # between 0 and 1, betting tells
 
 
 def _loglikelihoods(n: int = 40) -> tuple[list[float], list[float]]:

@@ -61,8 +61,9 @@ def test_scores_differences_and_costs_are_said(text: str) -> None:
     assert f"| `merged` | {unclear}" in text
     assert "| `adapter-nf4` | 1.70 GiB | 1.50 GiB | 12.3 s | 1,155 | 400 |" in text
     assert (
-        "| `wikitext` | `bits_per_byte` ↓ | `adapter-nf4` | 0.941 | [0.919, 0.962] | 60 | +0.0564 [+0.0532, +0.0597] | < 0.001 | – "
-        "| 0 / 60 / 0 | ▼ worse | paired BCa bootstrap and t, 10,000 resamples; permutation |"
+        "| `wikitext` | `bits_per_byte` ↓ | `adapter-nf4` | 0.941 | [0.919, 0.962] | 60 "
+        "| +0.0564 [+0.0532, +0.0597] | < 0.001 | – | 0 / 60 / 0 | ▼ worse "
+        "| paired BCa bootstrap and t, 10,000 resamples; permutation |"
     ) in text
     assert "not compared: no interval is known for the aggregation 'bleu'" in text
 
