@@ -172,7 +172,8 @@ def _compare_task(info: TaskInfo, sides: Sequence[Side], examples: int, seed: in
     if metrics and first.label in comparable:
         leading, base = metrics[0][0], comparable[first.label]
         others = {label: cell for label, cell in comparable.items() if label != first.label}
-        slices = {label: slices_of(base, cell, leading) for label, cell in others.items()}
+        among = len(others) * len(first.run.manifest.tasks)
+        slices = {label: slices_of(base, cell, leading, among=among) for label, cell in others.items()}
         picked = pick_examples(info, leading, first.label, comparable, examples, seed) if others else []
     return TaskSides(
         compared=TaskComparison(info, compared, slices, picked),

@@ -111,6 +111,7 @@ def compare_run(
     statistics = read_part(manifest, StatisticsSpec, manifest.suite.get("statistics", {}), run_dir)
     claims = [read_part(manifest, ClaimSpec, claim, run_dir) for claim in manifest.suite.get("claims", [])]
     tasks, gaps = [], []
+    among = max(1, sum(info.asks(one.name) for info in manifest.tasks for one in manifest.variants[1:]))
     for info in manifest.tasks:
         cells = {}
         for variant in manifest.variants:
@@ -122,7 +123,7 @@ def compare_run(
             else:
                 cells[variant.name] = found
         metrics = compare_metrics(outcomes.metrics(info), manifest.baseline, cells, seed)
-        slices = _slices(metrics, manifest.baseline, cells, statistics)
+        slices = _slices(metrics, manifest.baseline, cells, statistics, among)
         picked = pick_examples(info, metrics[0].info, manifest.baseline, cells, examples, seed) if metrics else []
         tasks.append(TaskComparison(info, metrics, slices, picked))
     tasks = corrected_together(tasks, statistics.correction)
@@ -226,19 +227,25 @@ def corrected_together(tasks: list[TaskComparison], correction: Correction = "ho
 
 
 def _slices(
-    metrics: list[MetricComparison], baseline: str, cells: Mapping[str, CellValues], statistics: StatisticsSpec
+    metrics: list[MetricComparison],
+    baseline: str,
+    cells: Mapping[str, CellValues],
+    statistics: StatisticsSpec,
+    among: int,
 ) -> dict[str, Slices]:
     if not metrics or baseline not in cells or statistics.slices == []:
         return {}
     metric = metrics[0].info
     return {
-        name: slices_of(cells[baseline], cell, metric, statistics.slices)
+        name: slices_of(cells[baseline], cell, metric, statistics.slices, among=among)
         for name, cell in cells.items()
         if name != baseline
     }
 
 
-def slices_of(base: CellValues, cell: CellValues, metric: MetricInfo, wanted: list[str] | None = None) -> Slices:
+def slices_of(
+    base: CellValues, cell: CellValues, metric: MetricInfo, wanted: list[str] | None = None, *, among: int = 1
+) -> Slices:
     """The kinds of items by which a variant's difference in a metric stands out (see :mod:`.slices`)."""
     key = (metric.name, metric.filter)
     dependent = base.sources is not None or base.early or cell.early
@@ -248,4 +255,5 @@ def slices_of(base: CellValues, cell: CellValues, metric: MetricInfo, wanted: li
     gains = cell.metrics[key].numbers(len(cell))[right] - base.metrics[key].numbers(len(base))[left]
     there = np.isfinite(gains)
     fields = {name: column.at(left[there]) for name, column in base.fields.items()}
-    return find_slices(gains[there] * (-1 if metric.higher_is_better is False else 1), fields, wanted)
+    gained = gains[there] * (-1 if metric.higher_is_better is False else 1)
+    return find_slices(gained, fields, wanted, among=among)

@@ -71,13 +71,16 @@ class Slices:
     questions: int = 2
 
 
-def find_slices(gains: Floats, fields: Mapping[str, ItemColumn], wanted: Sequence[str] | None = None) -> Slices:
+def find_slices(
+    gains: Floats, fields: Mapping[str, ItemColumn], wanted: Sequence[str] | None = None, *, among: int = 1
+) -> Slices:
     """The kinds of items whose gains stand out.
 
     Args:
         gains: (items,) what the variant gained on each item, positive for better.
         fields: what is known of the items, in the same order.
         wanted: the fields to look at; None for all.
+        among: how many differences are looked at so: each finds something by chance with its share of 5 % (Bonferroni).
     """
     if len(gains) < 2 * FEWEST or not gains.any():
         return Slices()
@@ -99,7 +102,7 @@ def find_slices(gains: Floats, fields: Mapping[str, ItemColumn], wanted: Sequenc
     found = []
     for index, (name, value, inside) in enumerate(looked):
         question = min(asked, key=lambda one: p_values[index, one])
-        p, values = p_values[index, question], asked[question]
+        p, values = min(1.0, p_values[index, question] * among), asked[question]
         if p <= 1 - CONFIDENCE:
             means = float(values[inside].mean()), float(values[~inside].mean())
             found.append(Slice(name, value, int(inside.sum()), question, *means, p))

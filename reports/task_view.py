@@ -164,7 +164,8 @@ def _slices(task: TaskComparison) -> Iterator[Line]:
     none = [variant for variant, slices in task.slices.items() if slices.looked_at and not slices.found]
     rest = line("No kind of item stands out for ", *joined(none), ". ") if none else ()
     asked = max(slices.questions for slices in task.slices.values())
-    yield rest + line(f"{fmt.plural(looked, 'slice')} a variant looked at, {asked} questions each, corrected by Holm.")
+    said = f"{fmt.plural(looked, 'slice')} a variant looked at, {asked} questions each"
+    yield rest + line(f"{said}, corrected for these (Holm) and for all of the report's differences (Bonferroni).")
 
 
 def shown_example(example: Example, task: TaskComparison, baseline: str) -> ShownExample:
