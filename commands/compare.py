@@ -79,15 +79,11 @@ def _refuse_clashes(given: dict[str, Path | None]) -> None:
 
 def _write(option: str, path: Path, text: str) -> None:
     """One output to its place, whole or not at all."""
-    from ..files import write_text
+    from ..files import named_output, write_text
 
     if path == _STDOUT:
         typer.echo(text, nl=False)
         return
-    try:
+    with named_output(option, path):
         write_text(path, text)
-    except OSError as error:
-        raise UserError(
-            f"this file cannot be written: {error.strerror}", where=f"{option} {path}", fix="give another file"
-        ) from None
     say(path, style="bold")

@@ -15,7 +15,7 @@ from pydantic import ValidationError
 
 from ..adapters.merge_record import public_name
 from ..errors import UserError
-from ..files import write_text
+from ..files import named_output, write_text
 from .alike import differing
 from .baseline_file import (
     FORMAT,
@@ -58,7 +58,8 @@ def save_baseline(references: Sequence[str], out: Path, *, prompts: bool = False
         prompts: keep the beginning of every prompt.
 
     Raises:
-        UserError: there is no such run or variant, it has no finished cell, or two runs cannot stand in one file.
+        UserError: there is no such run or variant, it has no finished cell, two runs cannot stand in one file, or the
+            file cannot be written.
     """
     chosen: list[tuple[Outcomes, VariantInfo]] = []
     for reference in references:
@@ -68,7 +69,9 @@ def save_baseline(references: Sequence[str], out: Path, *, prompts: bool = False
     for run, variant in chosen:
         builder.add(run, variant)
     file = builder.file(chosen[0][0].manifest)
-    write_text(out, json.dumps(_HEAD | file.model_dump(mode="json", exclude_defaults=True), indent=1) + "\n")
+    text = json.dumps(_HEAD | file.model_dump(mode="json", exclude_defaults=True), indent=1) + "\n"
+    with named_output("--out", out):
+        write_text(out, text)
     return Saved(out.stat().st_size, tuple(builder.left_out))
 
 

@@ -342,11 +342,22 @@ def fail_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("phibench.harness.suite_file.find_suite", fail)
 
 
-def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    fail_with(RuntimeError("a bug"), monkeypatch)
-    monkeypatch.setattr(sys, "argv", ["phibench", "check", "quickstart"])
-    with pytest.raises(RuntimeError, match="a bug"):
-        cli.main()
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), OSError(5, "a bug")])
+def test_a_bug_keeps_its_traceback_and_does_not_end_as_a_failed_gate(
+    error: Exception, phibench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_with(error, monkeypatch)
+    ended = phibench("check", "quickstart")
+    assert ended.code == 70
+    assert "Traceback" in ended.err
+    assert "a bug" in ended.err
+
+
+def test_a_reader_that_goes_away_is_no_failed_gate(phibench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_with(BrokenPipeError(32, "Broken pipe"), monkeypatch)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)  # click puts wrappers in their place
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    assert phibench("check", "quickstart").code == 2
 
 
 def test_a_users_mistake_deep_inside_is_told_in_its_own_words(

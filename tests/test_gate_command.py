@@ -183,6 +183,24 @@ def test_a_place_that_cannot_be_written_is_told(run_dir: Path, phibench: Command
 # ---- continuous integration
 
 
+def test_a_folder_in_the_place_of_a_file_is_a_mistake_and_no_failed_gate(
+    run_dir: Path, phibench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("taken").mkdir()
+    for option in ("--junit", "--comment", "--json", "--summary"):
+        ended = phibench("gate", "run", "--rules", rules(), option, "taken")
+        assert is_clean(ended), option
+        assert f"{option} taken: this file cannot be written: Is a directory" in ended.err
+    ended = phibench("baseline", "save", "run", "--out", "taken")
+    assert is_clean(ended)
+    assert "--out taken: this file cannot be written: Is a directory" in ended.err
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "taken")
+    ended = phibench("gate", "run", "--rules", rules())
+    assert is_clean(ended)
+    assert "$GITHUB_STEP_SUMMARY taken: " in ended.err
+
+
 def test_every_file_that_is_asked_for_is_written(run_dir: Path, phibench: Command) -> None:
     Path("summary.md").write_text("what another step wrote\n")
     ended = phibench(
