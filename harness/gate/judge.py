@@ -16,7 +16,7 @@ from ..outcomes import Outcomes
 from .check import Check, GateVerdict, check_target
 from .names import refuse_unknown
 from .spec import GateSpec
-from .targets import binds_nothing, targets_of
+from .targets import binds_nothing, statistical, targets_of
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ def judge_gate(
     idle = [(number, rule) for number, rule in enumerate(spec.rules, 1) if number not in bound]
     if idle and not checked:
         raise binds_nothing(*idle[0], run)
-    statistical = max(1, sum(not target.rule.is_cost for target in targets))
-    found = [check_target(target, spec, statistical, run, against, seed=seed) for target in targets]
+    count = statistical(targets)
+    found = [check_target(target, spec, count, run, against, seed=seed) for target in targets]
     found += [
         Check(rule, number, "", GateVerdict.UNDECIDED, reason="nothing that it binds was run") for number, rule in idle
     ]

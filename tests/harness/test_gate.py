@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from pydantic import ValidationError
 
 from phibench.errors import UserError
 from phibench.harness.gate.check import SAME_MODEL, Check
@@ -169,6 +170,21 @@ def test_one_of_many_rules_fails_at_its_share_of_the_level() -> None:
     result = judged(many, {"max_loss": 0.02})
     assert [str(check.verdict) for check in result.checks].count("pass") == 9  # each pass is at the level itself
     assert {str(check.verdict) for check in result.checks} == {"pass", "undecided"}
+
+
+def test_what_two_rules_ask_alike_takes_one_share_of_the_level() -> None:
+    rules = [{"max_loss": 0.02}] + [{"variant": "a", "task": ["t"], "max_loss": 0.02}] * 9
+    assert [str(check.verdict) for check in judged(pair_of(1000, 20, 60), *rules).checks] == ["fail"] * 10
+    others = [{"max_loss": 0.02}] + [{"max_loss": 0.02 + i / 100} for i in range(1, 10)]
+    assert judged(pair_of(1000, 20, 60), *others).checks[0].verdict == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("key", "names"), [("group", ["t"] * 8), ("task", ["t", "t"]), ("variant", ["a", "base", "a"])]
+)
+def test_a_name_that_stands_twice_is_no_second_draw(key: str, names: list[str]) -> None:
+    with pytest.raises(ValidationError, match='"[ta]" is named twice: name it once'):
+        gate_of({key: names, "max_loss": 0.02})
 
 
 def test_costs_take_no_share_of_the_level() -> None:
