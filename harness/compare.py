@@ -18,15 +18,15 @@ from .comparison import MetricComparison, TaskComparison, compare_metrics, corre
 from .costs import Costs, costs_of
 from .examples import pick_examples, read_items
 from .outcomes import Gap
-from .results import KL_DIVERGENCE, MARGIN, MetricInfo, TaskInfo
+from .results import MARGIN, MetricInfo, TaskInfo
 from .settings_diff import Setting, differing_settings
+from .shares import is_share
 from .sides import Side
 from .stats import Interval, NoInterval
 from .values import CellValues, MetricKey, asked_otherwise, matched
 
 EXAMPLES = 5
 _NAMED = 5  # items that only one side has
-_IN_NATS = {MARGIN, KL_DIVERGENCE}  # whatever values they happen to have, no share of anything
 
 
 @dataclass(frozen=True)
@@ -184,7 +184,7 @@ def _compare_task(info: TaskInfo, sides: Sequence[Side], examples: int, seed: in
         pairings=pairings,
         early=tuple(early),
         shares=frozenset(
-            (metric.name, metric.filter) for metric, _ in metrics if _is_share(metric, list(cells.values()))
+            (metric.name, metric.filter) for metric, _ in metrics if is_share(metric, list(cells.values()))
         ),
     )
 
@@ -245,17 +245,3 @@ def _score(side: Side, info: TaskInfo, metric: MetricInfo, values: CellValues | 
     except NoInterval as problem:
         return SideScore(value, len(column.rows), reason=str(problem))
     return SideScore(interval.estimate if value is None else value, len(column.rows), interval)
-
-
-def _is_share(metric: MetricInfo, cells: Sequence[CellValues]) -> bool:
-    """Whether a difference of a metric can be told in points: it is a mean of values that lie between 0 and 1."""
-    if metric.aggregation != "mean" or metric.name in _IN_NATS:
-        return False
-    key = (metric.name, metric.filter)
-    columns = [cell.metrics[key].values for cell in cells if key in cell.metrics]
-    arrays = [column for column in columns if isinstance(column, np.ndarray) and len(column)]
-    return (
-        bool(arrays)
-        and len(arrays) == len(columns)
-        and all(bool(((column >= 0) & (column <= 1)).all()) for column in arrays)
-    )

@@ -14,6 +14,7 @@ from pathlib import Path
 from ..alike import made_otherwise
 from ..outcomes import Outcomes
 from .check import Check, GateVerdict, check_target
+from .limits import refuse_impossible
 from .names import refuse_unknown
 from .spec import GateSpec
 from .targets import binds_nothing, statistical, targets_of
@@ -49,8 +50,8 @@ def judge_gate(
             and leaves its rule undecided.
 
     Raises:
-        UserError: a rule names what neither has, or binds nothing; or tasks were asked otherwise in `against` and
-            cannot be compared.
+        UserError: a rule names what neither has, binds nothing, or has a limit that no score can be beyond; or tasks
+            were asked otherwise in `against` and cannot be compared.
     """
     refuse_unknown(spec, run, against, checked=checked)
     targets = targets_of(spec, run, against)
@@ -58,6 +59,7 @@ def judge_gate(
     idle = [(number, rule) for number, rule in enumerate(spec.rules, 1) if number not in bound]
     if idle and not checked:
         raise binds_nothing(*idle[0], run)
+    refuse_impossible(targets, run, against)
     count = statistical(targets)
     found = [check_target(target, spec, count, run, against, seed=seed) for target in targets]
     found += [

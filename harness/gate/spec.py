@@ -42,6 +42,7 @@ def _once_each(names: str | list[str]) -> str | list[str]:
 
 Size = Annotated[str, AfterValidator(_is_size)]
 Names = Annotated[str | Annotated[list[str], Field(min_length=1)], AfterValidator(_once_each)]
+Group = Annotated[list[str], Field(min_length=2), AfterValidator(_once_each)]
 _OF_METRICS = ("max_loss", "min_gain", "at_least", "at_most")
 _OF_COSTS = ("max_model_size", "max_memory", "max_seconds_per_item")
 
@@ -54,9 +55,7 @@ class RuleSpec(Spec):
 
     variant: Names | None = None  # whom it binds; default: every variant but the one it is compared with
     task: Names | None = None  # each of these; default: every task (that measures `metric`)
-    group: Annotated[list[str], Field(min_length=2), AfterValidator(_once_each)] | None = (
-        None  # instead: the mean over these tasks' metrics
-    )
+    group: Group | None = None  # instead: the mean over these tasks' metrics
     metric: str | None = None  # default: each task's leading one
     than: str | None = None  # the variant it is compared with; default: the baseline
     max_loss: Annotated[float, Field(ge=0)] | None = None  # non-inferiority: it loses no more than this

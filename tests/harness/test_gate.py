@@ -142,6 +142,32 @@ def test_a_metric_without_a_better_direction_counts_as_one_to_raise() -> None:
     assert only(judged(pair_of(1000, 0, 100), {"max_loss": 0.02}, metric=metric)).verdict == "fail"
 
 
+@pytest.mark.parametrize(("rule", "says"), [
+    ({"max_loss": 5}, "5 can never fail"), ({"max_loss": 1.01}, "1.01 can never fail"),
+    ({"min_gain": 2}, "2 can never pass"), ({"at_least": 40}, "40 can never pass"),
+    ({"at_least": -1}, "-1 can never fail"), ({"at_most": 90}, "90 can never fail"),
+    ({"at_most": -0.5}, "-0.5 can never pass"),
+])  # fmt: skip
+def test_a_share_is_not_held_against_per_cent(rule: dict[str, Any], says: str) -> None:
+    values = {**pair_of(100, 5, 4, "t"), **pair_of(100, 5, 4, "u")}
+    (key,) = rule
+    for more in ({}, {"group": ["t", "u"]}):
+        with pytest.raises(UserError, match=f"{says}: acc on t") as raised:
+            judged(values, {"at_least": 0.0, "variant": "a"}, {**rule, **more})
+        assert raised.value.where == f"gate.rules[1].{key}"
+        assert "a share, not per cent" in str(raised.value.fix)
+
+
+@pytest.mark.parametrize(("metric", "values"), [
+    (LOSS, [0.2, 0.3, 0.9]),  # nats that happen to lie between 0 and 1
+    (ROUGE, [20.0, 30.0, 90.0]),  # rouge in per cent
+    (PERPLEXITY, [-0.2, -0.3, -0.9]),
+])  # fmt: skip
+def test_a_metric_of_another_scale_may_have_any_limit(metric: MetricInfo, values: list[float]) -> None:
+    cells = {("base", "t"): values * 10, ("a", "t"): values * 10}
+    assert len(judged(cells, {"at_most": 50}, {"max_loss": 5}, metric=metric).checks) == 3
+
+
 # ---- many rules
 
 
@@ -183,7 +209,7 @@ def test_what_two_rules_ask_alike_takes_one_share_of_the_level() -> None:
     ("key", "names"), [("group", ["t"] * 8), ("task", ["t", "t"]), ("variant", ["a", "base", "a"])]
 )
 def test_a_name_that_stands_twice_is_no_second_draw(key: str, names: list[str]) -> None:
-    with pytest.raises(ValidationError, match='"[ta]" is named twice: name it once'):
+    with pytest.raises(ValidationError, match=r'"[ta]" is named twice: name it once'):
         gate_of({key: names, "max_loss": 0.02})
 
 
