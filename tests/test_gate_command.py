@@ -11,7 +11,7 @@ import pytest
 
 from phibench.harness.results import read_manifest
 from support.command import Command, Ended
-from support.run_folder import edit_manifest, write_run_folder
+from support.run_folder import edit_cell, edit_manifest, write_run_folder
 
 RULES = """[[rules]]
 variant = "adapter-nf4"
@@ -52,6 +52,22 @@ def test_rules_of_a_file(text: str, code: int, says: str, run_dir: Path, phibenc
     assert ended.out.splitlines()[0] == "rules: those of gate.toml"
     assert says in ended.out.splitlines()[-1]
     assert "::" not in ended.out
+
+
+def test_early_stopping_in_a_file_of_rules_is_said_to_do_nothing(run_dir: Path, phibench: Command) -> None:
+    text = "[gate]\nearly_stopping = true\n" + RULES.replace("[[", "[[gate.")
+    out = phibench("gate", "run", "--rules", rules(text)).out
+    assert out.splitlines()[1] == ("early_stopping of gate.toml does nothing here: items are asked by `phibench run`")
+    assert "early_stopping" not in phibench("gate", "run", "--rules", rules()).out
+
+
+def test_a_cell_that_failed_is_not_passed_by_any_policy(run_dir: Path, phibench: Command) -> None:
+    edit_cell(run_dir, "adapter-nf4", "arc_easy", status="failed", error="the device ran out of memory")
+    ended = phibench("gate", "run", "--rules", rules(), "--undecided", "pass", "--junit", "j.xml")
+    assert ended.code == 4
+    assert "adapter-nf4 on arc_easy: failed: the device ran out of memory" in " ".join(ended.out.split())
+    assert ended.out.splitlines()[-1].endswith("exit code 4: answers are missing")
+    assert ET.parse("j.xml").getroot()[0].attrib["skipped"] == "1"
 
 
 @pytest.mark.parametrize(("undecided", "code"), [("undecided", 4), ("pass", 0), ("fail", 1)])

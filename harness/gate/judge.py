@@ -8,6 +8,7 @@ k rules fails at level / k (Bonferroni): where nothing is wrong, a gate raises a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,19 +64,27 @@ def judge_gate(
     count = statistical(targets)
     found = [check_target(target, spec, count, run, against, seed=seed) for target in targets]
     found += [
-        Check(rule, number, "", GateVerdict.UNDECIDED, reason="nothing that it binds was run") for number, rule in idle
+        Check(rule, number, "", GateVerdict.UNDECIDED, reason="nothing that it binds was run", missing=True)
+        for number, rule in idle
     ]
     checks = tuple(sorted(found, key=lambda check: check.number))
-    verdicts = {check.verdict for check in checks}
-    if GateVerdict.FAIL in verdicts:
-        verdict = GateVerdict.FAIL
-    elif GateVerdict.UNDECIDED in verdicts:
-        verdict = GateVerdict(spec.undecided)
-    else:
-        verdict = GateVerdict.PASS
+    verdict = _verdict(checks, spec)
     if against is None:
         return GateResult(spec, verdict, checks)
     return GateResult(spec, verdict, checks, against.label, tuple(made_otherwise(run, against)))
+
+
+def _verdict(checks: Sequence[Check], spec: GateSpec) -> GateVerdict:
+    """What checks come to. The policy on undecided ones is for items that do not tell: no answer is no evidence."""
+    if any(check.verdict is GateVerdict.FAIL for check in checks):
+        return GateVerdict.FAIL
+    undecided = [check for check in checks if check.verdict is GateVerdict.UNDECIDED]
+    if not undecided:
+        return GateVerdict.PASS
+    missing = [check for check in undecided if check.missing]
+    if len(missing) == len(undecided) or (missing and spec.undecided == "pass"):
+        return GateVerdict.UNDECIDED
+    return GateVerdict(spec.undecided)
 
 
 def gate_of(run: Outcomes, folder: Path) -> GateSpec | None:

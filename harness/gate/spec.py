@@ -117,7 +117,7 @@ class GateSpec(Spec):
 
     rules: Annotated[list[RuleSpec], Field(min_length=1)]
     level: Annotated[float, Field(gt=0, le=0.2)] = 0.05  # chance of a false alarm, and of passing what should not pass
-    undecided: Undecided = "undecided"  # what rules without a verdict make of the gate
+    undecided: Undecided = "undecided"  # what items that do not tell make of the gate
     against: str | None = None  # a run folder or baseline file to compare with; default: the run's own baseline
     early_stopping: bool = False  # ask items in random order, and stop a cell when every rule on it is decided
 
