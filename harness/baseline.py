@@ -20,14 +20,17 @@ from .alike import differing
 from .baseline_file import (
     FORMAT,
     FORMAT_VERSION,
+    READABLE,
     BaselineFile,
     CellPart,
     ItemsPart,
     pack_column,
     pack_hashes,
+    pack_numbers,
     pack_places,
     unpack_column,
     unpack_hashes,
+    unpack_numbers,
     unpack_places,
 )
 from .measured import split_reference
@@ -86,9 +89,9 @@ def read_baseline(path: Path) -> Outcomes:
         raise UserError(
             "this is not a baseline file", where=str(path), fix="give a file that `phibench baseline save` wrote"
         )
-    if told.get("format_version") != FORMAT_VERSION:
+    if told.get("format_version") not in READABLE:
         raise UserError(
-            f"this baseline file is of version {told.get('format_version')}, and version {FORMAT_VERSION} is read here",
+            f"this baseline file is of version {told.get('format_version')}; those read here: {', '.join(READABLE)}",
             where=str(path),
             fix="make it again with this phibench, or read it with the version that wrote it",
         )
@@ -217,6 +220,7 @@ class _Builder:
             keys=pack_hashes([key.partition("#")[0] for key in values.keys]),
             prompts=pack_hashes(list(values.prompts)),
             positions=pack_places(values.items, len(values)),
+            sources=None if values.sources is None else pack_numbers(values.sources),
             texts=texts,
         )
 
@@ -279,4 +283,6 @@ def _values(cell: CellPart, file: BaselineFile) -> CellValues:
         items=unpack_places(part.positions, part.count),
         prompts=pd.Index(unpack_hashes(part.prompts, part.count)),
         metrics=columns,
+        early=cell.result.stopped_early,
+        kept_sources=None if part.sources is None else unpack_numbers(part.sources, part.count),
     )

@@ -72,6 +72,7 @@ def gate_run(
             where=f"--margin {margin:g}",
             fix="leave it out, or write max_loss into the rules",
         )
+    chosen: tuple[str, ...]
     if rules is not None:
         spec, chosen = read_rules(rules), (f"rules: those of {rules}",)
         if spec.early_stopping:
