@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,6 +27,10 @@ def compare(
     html: _Html = None,
     md: _Markdown = None,
     json: _Json = None,
+    correction: Annotated[
+        Literal["holm", "fdr_bh", "none"] | None,
+        typer.Option(help="Of p-values for their number. Default: as the first run's suite has it, else holm."),
+    ] = None,
     examples: Annotated[int, typer.Option(min=0, help="Items to show per task, with what each side answered.")] = 5,
 ) -> None:
     """Set variants of one run or of several side by side: what differs in their making, and in what they answer.
@@ -43,7 +47,7 @@ def compare(
     from ..harness.compare import compare_sides
     from ..harness.sides import open_sides
 
-    found = compare_sides(open_sides(runs), examples=examples)
+    found = compare_sides(open_sides(runs), examples=examples, correction=correction)
     texts = {}
     if html is not None or md is not None:
         from ..reports.compare_build import build_compare_view

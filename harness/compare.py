@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .alike import differing
 from .cell_scores import cell_interval
-from .comparison import MetricComparison, TaskComparison, compare_metrics, corrected_together, slices_of
+from .comparison import MetricComparison, TaskComparison, compare_metrics, corrected_together, read_part, slices_of
 from .costs import Costs, costs_of
 from .examples import pick_examples, read_items
 from .outcomes import Gap
@@ -23,6 +24,8 @@ from .settings_diff import Setting, differing_settings
 from .shares import is_share
 from .sides import Side
 from .stats import Interval, NoInterval
+from .stats.family import Correction
+from .suite import StatisticsSpec
 from .values import CellValues, MetricKey, asked_otherwise, matched
 
 EXAMPLES = 5
@@ -71,8 +74,8 @@ class TaskSides:
         compared: differences to the first side, slices and examples, by the sides' labels.
         scores: by metric and label.
         pairings: of each side but the first, by label.
-        early: the sides whose items were asked until a rule was decided: what compares them has an interval for that,
-            and no p-value.
+        early: the sides whose items were asked until a rule was decided: what compares them has an interval and a
+            p-value that hold however often one looked.
         shares: the metrics of which every item's value lies between 0 and 1, so that a difference is one of points.
     """
 
@@ -96,6 +99,7 @@ class SideBySide:
         tasks: those that the first side was asked.
         elsewhere: tasks that it was not asked, with the labels of the sides that were.
         costs: of each side, in their order.
+        correction: of the p-values of headline metrics, for their number.
     """
 
     sides: list[Side]
@@ -104,6 +108,7 @@ class SideBySide:
     tasks: list[TaskSides]
     elsewhere: dict[str, list[str]]
     costs: list[Costs]
+    correction: Correction = "holm"
 
     @property
     def family(self) -> int:
@@ -116,22 +121,31 @@ class SideBySide:
         )
 
 
-def compare_sides(sides: Sequence[Side], *, examples: int = EXAMPLES, seed: int | None = None) -> SideBySide:
+def compare_sides(
+    sides: Sequence[Side], *, examples: int = EXAMPLES, seed: int | None = None, correction: Correction | None = None
+) -> SideBySide:
     """Set variants side by side, task by task.
 
     Args:
         sides: at least two; the first is what the others are compared with.
         examples: how many items to pick per task on which they part.
         seed: of the resampling and of the order of equally telling items; by default the first side's run's.
+        correction: of p-values for their number; by default as the suite of the first side's run has it.
+
+    Raises:
+        UserError: that suite is of another version of phibench.
     """
     first = sides[0]
     seed = first.run.manifest.seeds.get("bootstrap", 0) if seed is None else seed
+    if correction is None:
+        told = first.run.manifest.suite.get("statistics", {})
+        correction = read_part(first.run.manifest, StatisticsSpec, told, Path(first.run.label)).correction
     tasks = []
     for info in first.run.manifest.tasks:
         if info.asks(first.variant.name):
             tasks.append(_compare_task(info, sides, examples, seed))
             _forget(sides, info.name)
-    together = corrected_together([task.compared for task in tasks])
+    together = corrected_together([task.compared for task in tasks], correction)
     settings, same = differing_settings(sides)
     return SideBySide(
         sides=list(sides),
@@ -140,6 +154,7 @@ def compare_sides(sides: Sequence[Side], *, examples: int = EXAMPLES, seed: int 
         tasks=[replace(task, compared=compared) for task, compared in zip(tasks, together, strict=True)],
         elsewhere=_elsewhere(sides, {task.compared.info.name for task in tasks}),
         costs=[costs_of(side.run, side.variant) for side in sides],
+        correction=correction,
     )
 
 
