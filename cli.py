@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import sys
+import traceback
 from typing import Annotated, NoReturn
 
 import typer
@@ -67,7 +68,7 @@ app.command(epilog="Exit codes: 0 all that is needed is here, 2 something is mis
 
 
 def main() -> NoReturn:
-    """Run the command line; a user's mistake shows no traceback, a bug always does."""
+    """Run the command line; a user's mistake shows no traceback, a bug always does. Neither ends as a failed gate."""
     if isinstance(sys.stdout, io.TextIOWrapper):
         sys.stdout.reconfigure(line_buffering=True)  # a log of a long run shows each cell as it ends
     try:
@@ -78,4 +79,12 @@ def main() -> NoReturn:
     except KeyboardInterrupt:
         ERR.print("interrupted")
         sys.exit(Exit.INTERRUPTED)
+    except SystemExit as end:
+        # Where whoever read the output went away, rich and click end with 1, which would be a gate that failed.
+        if end.code == Exit.GATE_FAILED and isinstance(end.__context__, BrokenPipeError):
+            sys.exit(Exit.USER_MISTAKE)
+        raise
+    except Exception:
+        traceback.print_exc()
+        sys.exit(Exit.BUG)
     sys.exit(Exit.DONE)

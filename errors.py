@@ -16,6 +16,7 @@ class Exit(enum.IntEnum):
     USER_MISTAKE = 2
     SOME_CELLS_FAILED = 3
     GATE_UNDECIDED = 4
+    BUG = 70  # as sysexits.h has it: never to be taken for a gate that failed
     INTERRUPTED = 130
 
 

@@ -11,6 +11,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
+from .errors import UserError
+
 _PIECE = 2**26  # bytes
 
 
@@ -30,6 +32,24 @@ def write_text(path: Path, text: str) -> None:
     """Write `text` as UTF-8 to `path`, whole or not at all."""
     with replace_file(path) as part:
         part.write_text(text, encoding="utf-8")
+
+
+@contextlib.contextmanager
+def named_output(option: str, path: Path) -> Iterator[None]:
+    """Turn whatever keeps a file that the user named from being written into the user's mistake that it is.
+
+    Args:
+        option: that named it.
+        path: where it was to be.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    try:
+        yield
+    except OSError as error:
+        what = f"this file cannot be written: {error.strerror}"
+        raise UserError(what, where=f"{option} {path}", fix="give another file") from None
 
 
 @contextlib.contextmanager

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
@@ -27,6 +27,10 @@ def compare(
     html: _Html = None,
     md: _Markdown = None,
     json: _Json = None,
+    correction: Annotated[
+        Literal["holm", "fdr_bh", "none"] | None,
+        typer.Option(help="Of p-values for their number. Default: as the first run's suite has it, else holm."),
+    ] = None,
     examples: Annotated[int, typer.Option(min=0, help="Items to show per task, with what each side answered.")] = 5,
 ) -> None:
     """Set variants of one run or of several side by side: what differs in their making, and in what they answer.
@@ -43,7 +47,7 @@ def compare(
     from ..harness.compare import compare_sides
     from ..harness.sides import open_sides
 
-    found = compare_sides(open_sides(runs), examples=examples)
+    found = compare_sides(open_sides(runs), examples=examples, correction=correction)
     texts = {}
     if html is not None or md is not None:
         from ..reports.compare_build import build_compare_view
@@ -79,15 +83,11 @@ def _refuse_clashes(given: dict[str, Path | None]) -> None:
 
 def _write(option: str, path: Path, text: str) -> None:
     """One output to its place, whole or not at all."""
-    from ..files import write_text
+    from ..files import named_output, write_text
 
     if path == _STDOUT:
         typer.echo(text, nl=False)
         return
-    try:
+    with named_output(option, path):
         write_text(path, text)
-    except OSError as error:
-        raise UserError(
-            f"this file cannot be written: {error.strerror}", where=f"{option} {path}", fix="give another file"
-        ) from None
     say(path, style="bold")

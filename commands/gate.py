@@ -51,9 +51,8 @@ def gate(
 
     Example: phibench gate runs/mine-1a2b3c4d --against baseline.json --rules gate.toml
     """
-    from ..files import write_text
+    from ..files import named_output, write_text
     from ..harness.gate.run import exit_code, gate_json, gate_run
-    from ..harness.run_folder import disk_errors
     from ..reports.ci import github_annotations, junit_xml
     from ..reports.gate_comment import gate_comment, gate_summary
     from ..reports.gate_terminal import gate_text
@@ -64,18 +63,19 @@ def gate(
     for line in gated.chosen:
         say(line)
     OUT.print(gate_text(gated.result))
-    for path, text in (
-        (junit, junit_xml(gated.result, gated.name)),
-        (comment, gate_comment(gated)),
-        (json, gate_json(gated)),
+    for option, path, text in (
+        ("--junit", junit, junit_xml(gated.result, gated.name)),
+        ("--comment", comment, gate_comment(gated)),
+        ("--json", json, gate_json(gated)),
     ):
         if path is not None:
-            with disk_errors(path):
+            with named_output(option, path):
                 write_text(path, text)
+    whence = "--summary"
     if summary is None and in_actions and (named := os.environ.get("GITHUB_STEP_SUMMARY")):
-        summary = Path(named)
+        summary, whence = Path(named), "$GITHUB_STEP_SUMMARY"
     if summary is not None:
-        with disk_errors(summary), summary.open("a", encoding="utf-8") as stream:
+        with named_output(whence, summary), summary.open("a", encoding="utf-8") as stream:
             stream.write(gate_summary(gated))
     if in_actions if annotations is None else annotations:
         for each in github_annotations(gated.result):

@@ -145,13 +145,14 @@ def check(suite: SuiteName) -> None:
     from ..harness.check import read_and_check
     from ..harness.check_gate import early_stopping_notes
     from ..harness.contract import suite_breaches
+    from ..harness.gate.limits import limit_notes
     from ..harness.resolution import resolution_notes
     from ..harness.suite_file import find_suite
 
     quieten(offline=True)
     file = read_and_check(find_suite(suite))
-    for breach in [*suite_breaches(file.suite), *early_stopping_notes(file.suite)]:
-        say(f"warning: {breach}", style="yellow")
+    for note in [*suite_breaches(file.suite), *early_stopping_notes(file.suite), *limit_notes(file.suite.gate)]:
+        say(f"warning: {note}", style="yellow")
     for note in resolution_notes(file.suite):
         say(note)
     variants = file.suite.all_variants()

@@ -15,19 +15,22 @@ from pydantic import ValidationError
 
 from ..adapters.merge_record import public_name
 from ..errors import UserError
-from ..files import write_text
+from ..files import named_output, write_text
 from .alike import differing
 from .baseline_file import (
     FORMAT,
     FORMAT_VERSION,
+    READABLE,
     BaselineFile,
     CellPart,
     ItemsPart,
     pack_column,
     pack_hashes,
+    pack_numbers,
     pack_places,
     unpack_column,
     unpack_hashes,
+    unpack_numbers,
     unpack_places,
 )
 from .measured import split_reference
@@ -58,7 +61,8 @@ def save_baseline(references: Sequence[str], out: Path, *, prompts: bool = False
         prompts: keep the beginning of every prompt.
 
     Raises:
-        UserError: there is no such run or variant, it has no finished cell, or two runs cannot stand in one file.
+        UserError: there is no such run or variant, it has no finished cell, two runs cannot stand in one file, or the
+            file cannot be written.
     """
     chosen: list[tuple[Outcomes, VariantInfo]] = []
     for reference in references:
@@ -68,7 +72,9 @@ def save_baseline(references: Sequence[str], out: Path, *, prompts: bool = False
     for run, variant in chosen:
         builder.add(run, variant)
     file = builder.file(chosen[0][0].manifest)
-    write_text(out, json.dumps(_HEAD | file.model_dump(mode="json", exclude_defaults=True), indent=1) + "\n")
+    text = json.dumps(_HEAD | file.model_dump(mode="json", exclude_defaults=True), indent=1) + "\n"
+    with named_output("--out", out):
+        write_text(out, text)
     return Saved(out.stat().st_size, tuple(builder.left_out))
 
 
@@ -83,9 +89,9 @@ def read_baseline(path: Path) -> Outcomes:
         raise UserError(
             "this is not a baseline file", where=str(path), fix="give a file that `phibench baseline save` wrote"
         )
-    if told.get("format_version") != FORMAT_VERSION:
+    if told.get("format_version") not in READABLE:
         raise UserError(
-            f"this baseline file is of version {told.get('format_version')}, and version {FORMAT_VERSION} is read here",
+            f"this baseline file is of version {told.get('format_version')}; those read here: {', '.join(READABLE)}",
             where=str(path),
             fix="make it again with this phibench, or read it with the version that wrote it",
         )
@@ -214,6 +220,7 @@ class _Builder:
             keys=pack_hashes([key.partition("#")[0] for key in values.keys]),
             prompts=pack_hashes(list(values.prompts)),
             positions=pack_places(values.items, len(values)),
+            sources=None if values.sources is None else pack_numbers(values.sources),
             texts=texts,
         )
 
@@ -276,4 +283,6 @@ def _values(cell: CellPart, file: BaselineFile) -> CellValues:
         items=unpack_places(part.positions, part.count),
         prompts=pd.Index(unpack_hashes(part.prompts, part.count)),
         metrics=columns,
+        early=cell.result.stopped_early,
+        kept_sources=None if part.sources is None else unpack_numbers(part.sources, part.count),
     )

@@ -20,7 +20,8 @@ from .results import CellResult, Manifest
 from .values import HASH_DIGITS, MetricColumn
 
 FORMAT = "phibench baseline"
-FORMAT_VERSION = "1"
+FORMAT_VERSION = "2"
+READABLE = ("1", "2")  # the first did not keep sources
 _BYTES = HASH_DIGITS // 2  # of each hash
 Count = Annotated[int, Field(ge=0, le=10_000_000)]
 
@@ -37,6 +38,7 @@ class ItemsPart(_Part):
     keys: str  # hashes of the documents
     prompts: str  # hashes of all that was asked
     positions: str | None = None  # in the task's split, int64; None: 0, 1, 2, ...
+    sources: str | None = None  # numbers from 0 of what each was made from, int64; None: each stands for itself
     texts: list[str | None] | None = None  # the beginning of each prompt, where it was asked for
 
 
@@ -64,7 +66,7 @@ class BaselineFile(_Part):
     """A whole file."""
 
     format: Literal["phibench baseline"] = "phibench baseline"
-    format_version: Literal["1"] = "1"
+    format_version: Literal["1", "2"] = "2"
     manifest: Manifest
     items: list[ItemsPart]
     cells: list[CellPart]
@@ -102,16 +104,24 @@ def unpack_hashes(text: str, count: int) -> list[str]:
     return [digits[start : start + HASH_DIGITS] for start in range(0, len(digits), HASH_DIGITS)]
 
 
+def pack_numbers(numbers: NDArray[np.int64]) -> str:
+    """Whole numbers (n,) as a text."""
+    return pack(numbers.astype("<i8").tobytes())
+
+
+def unpack_numbers(text: str, count: int) -> NDArray[np.int64]:
+    """The numbers (count,) of :func:`pack_numbers`."""
+    return np.frombuffer(unpack(text, 8 * count), dtype="<i8").astype(np.int64)
+
+
 def pack_places(places: NDArray[np.int64], count: int) -> str | None:
     """Places (n,) as a text; None for 0 to count - 1."""
-    return None if np.array_equal(places, np.arange(count)) else pack(places.astype("<i8").tobytes())
+    return None if np.array_equal(places, np.arange(count)) else pack_numbers(places)
 
 
 def unpack_places(text: str | None, count: int) -> NDArray[np.int64]:
     """The places (count,) of :func:`pack_places`."""
-    if text is None:
-        return np.arange(count, dtype=np.int64)
-    return np.frombuffer(unpack(text, 8 * count), dtype="<i8").astype(np.int64)
+    return np.arange(count, dtype=np.int64) if text is None else unpack_numbers(text, count)
 
 
 def pack_column(metric: str, filter_name: str, column: MetricColumn, items: int) -> ColumnPart | None:

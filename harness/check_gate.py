@@ -77,7 +77,6 @@ def _variant_faults(file: SuiteFile, i: int, rule: RuleSpec, variants: Collectio
     faults = []
     for name, where in _each(file, i, "variant", rule.variant):
         faults += _unknown(name, variants, "variant", where)
-    faults += _doubles(file, i, "variant", rule.variants)
     if rule.than is not None and here:
         faults += _unknown(rule.than, variants, "variant", file.where("gate", "rules", i, "than"))
     if rule.compares and here and not faults and variants:
@@ -103,7 +102,6 @@ def _task_faults(file: SuiteFile, i: int, rule: RuleSpec, tasks: Mapping[str, An
             if name in tasks and variant not in (asked.get(name) or [variant]):
                 what = f'the task "{name}" is not asked of the variant "{variant}"'
                 faults.append(UserError(what, where=where, fix="add it to the task's variants, or name another"))
-    faults += _doubles(file, i, key, rule.group or rule.tasks)
     if rule.metric is not None and not faults:
         faults += _metric_faults(file, i, rule, tasks)
     return faults
@@ -152,14 +150,6 @@ def _each(file: SuiteFile, i: int, key: str, value: str | list[str] | None) -> I
         yield value, file.where("gate", "rules", i, key)
     else:
         yield from ((name, file.where("gate", "rules", i, key, j)) for j, name in enumerate(value or []))
-
-
-def _doubles(file: SuiteFile, i: int, key: str, names: list[str] | None) -> list[UserError]:
-    return [
-        UserError(f'"{name}" is named twice', where=file.where("gate", "rules", i, key, j), fix="name it once")
-        for j, name in enumerate(names or [])
-        if name in (names or [])[:j]
-    ]
 
 
 def _unknown(name: str, known: Collection[str], what: str, where: str) -> list[UserError]:

@@ -8,25 +8,28 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 
 import numpy as np
 from numpy.typing import NDArray
 
 from .alike import differing
 from .cell_scores import cell_interval
-from .comparison import MetricComparison, TaskComparison, compare_metrics, corrected_together, slices_of
+from .comparison import MetricComparison, TaskComparison, compare_metrics, corrected_together, read_part, slices_of
 from .costs import Costs, costs_of
 from .examples import pick_examples, read_items
 from .outcomes import Gap
-from .results import KL_DIVERGENCE, MARGIN, MetricInfo, TaskInfo
+from .results import MARGIN, MetricInfo, TaskInfo
 from .settings_diff import Setting, differing_settings
+from .shares import is_share
 from .sides import Side
 from .stats import Interval, NoInterval
+from .stats.family import Correction
+from .suite import StatisticsSpec
 from .values import CellValues, MetricKey, asked_otherwise, matched
 
 EXAMPLES = 5
 _NAMED = 5  # items that only one side has
-_IN_NATS = {MARGIN, KL_DIVERGENCE}  # whatever values they happen to have, no share of anything
 
 
 @dataclass(frozen=True)
@@ -71,8 +74,8 @@ class TaskSides:
         compared: differences to the first side, slices and examples, by the sides' labels.
         scores: by metric and label.
         pairings: of each side but the first, by label.
-        early: the sides whose items were asked until a rule was decided: what compares them has an interval for that,
-            and no p-value.
+        early: the sides whose items were asked until a rule was decided: what compares them has an interval and a
+            p-value that hold however often one looked.
         shares: the metrics of which every item's value lies between 0 and 1, so that a difference is one of points.
     """
 
@@ -96,6 +99,7 @@ class SideBySide:
         tasks: those that the first side was asked.
         elsewhere: tasks that it was not asked, with the labels of the sides that were.
         costs: of each side, in their order.
+        correction: of the p-values of headline metrics, for their number.
     """
 
     sides: list[Side]
@@ -104,6 +108,7 @@ class SideBySide:
     tasks: list[TaskSides]
     elsewhere: dict[str, list[str]]
     costs: list[Costs]
+    correction: Correction = "holm"
 
     @property
     def family(self) -> int:
@@ -116,22 +121,31 @@ class SideBySide:
         )
 
 
-def compare_sides(sides: Sequence[Side], *, examples: int = EXAMPLES, seed: int | None = None) -> SideBySide:
+def compare_sides(
+    sides: Sequence[Side], *, examples: int = EXAMPLES, seed: int | None = None, correction: Correction | None = None
+) -> SideBySide:
     """Set variants side by side, task by task.
 
     Args:
         sides: at least two; the first is what the others are compared with.
         examples: how many items to pick per task on which they part.
         seed: of the resampling and of the order of equally telling items; by default the first side's run's.
+        correction: of p-values for their number; by default as the suite of the first side's run has it.
+
+    Raises:
+        UserError: that suite is of another version of phibench.
     """
     first = sides[0]
     seed = first.run.manifest.seeds.get("bootstrap", 0) if seed is None else seed
+    if correction is None:
+        told = first.run.manifest.suite.get("statistics", {})
+        correction = read_part(first.run.manifest, StatisticsSpec, told, Path(first.run.label)).correction
     tasks = []
     for info in first.run.manifest.tasks:
         if info.asks(first.variant.name):
             tasks.append(_compare_task(info, sides, examples, seed))
             _forget(sides, info.name)
-    together = corrected_together([task.compared for task in tasks])
+    together = corrected_together([task.compared for task in tasks], correction)
     settings, same = differing_settings(sides)
     return SideBySide(
         sides=list(sides),
@@ -140,6 +154,7 @@ def compare_sides(sides: Sequence[Side], *, examples: int = EXAMPLES, seed: int 
         tasks=[replace(task, compared=compared) for task, compared in zip(tasks, together, strict=True)],
         elsewhere=_elsewhere(sides, {task.compared.info.name for task in tasks}),
         costs=[costs_of(side.run, side.variant) for side in sides],
+        correction=correction,
     )
 
 
@@ -185,7 +200,7 @@ def _compare_task(info: TaskInfo, sides: Sequence[Side], examples: int, seed: in
         pairings=pairings,
         early=tuple(early),
         shares=frozenset(
-            (metric.name, metric.filter) for metric, _ in metrics if _is_share(metric, list(cells.values()))
+            (metric.name, metric.filter) for metric, _ in metrics if is_share(metric, list(cells.values()))
         ),
     )
 
@@ -246,17 +261,3 @@ def _score(side: Side, info: TaskInfo, metric: MetricInfo, values: CellValues | 
     except NoInterval as problem:
         return SideScore(value, len(column.rows), reason=str(problem))
     return SideScore(interval.estimate if value is None else value, len(column.rows), interval)
-
-
-def _is_share(metric: MetricInfo, cells: Sequence[CellValues]) -> bool:
-    """Whether a difference of a metric can be told in points: it is a mean of values that lie between 0 and 1."""
-    if metric.aggregation != "mean" or metric.name in _IN_NATS:
-        return False
-    key = (metric.name, metric.filter)
-    columns = [cell.metrics[key].values for cell in cells if key in cell.metrics]
-    arrays = [column for column in columns if isinstance(column, np.ndarray) and len(column)]
-    return (
-        bool(arrays)
-        and len(arrays) == len(columns)
-        and all(bool(((column >= 0) & (column <= 1)).all()) for column in arrays)
-    )

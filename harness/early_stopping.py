@@ -8,7 +8,7 @@ from dataclasses import replace
 from ..files import sha256_json
 from .gate.check import Check, GateVerdict, check_target
 from .gate.spec import GateSpec
-from .gate.targets import Target, compared_with, targets_of
+from .gate.targets import Target, compared_with, statistical, targets_of
 from .outcomes import Outcomes
 from .records import Record, as_table
 from .results import CellResult
@@ -105,7 +105,7 @@ class EarlyStopping:
         return [t for t in self._targets if t.variant == variant and task in t.tasks and not t.rule.is_cost]
 
     def _count(self) -> int:
-        return max(1, sum(not target.rule.is_cost for target in self._targets))
+        return statistical(self._targets)
 
     def _needed(self) -> set[tuple[str, str]]:
         """Cells of this run that others are compared with: all of their items are asked."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -9,6 +10,8 @@ import pyarrow as pa
 
 from .results import CellResult, Manifest, MetricInfo, Results, TaskInfo, read_manifest, read_results
 from .values import CellValues, read_values
+
+_LONGEST_REASON = 300  # characters of an error
 
 
 @dataclass(frozen=True)
@@ -51,6 +54,18 @@ class Outcomes:
         if (variant, task) not in self.cells:
             self.cells[variant, task] = self._read(variant, task)
         return self.cells[variant, task]
+
+    def finished(self, variant: str, tasks: Sequence[str] = ()) -> bool:
+        """Whether any cell of a variant (on these tasks, where some are named) was asked to its end."""
+        cells = [cell for cell in self.results.cells if cell.variant == variant and (not tasks or cell.task in tasks)]
+        return any(cell.status == "done" for cell in cells)
+
+    def gap_words(self, gap: Gap) -> str:
+        """What a cell without records is, with the error that it or its variant ended in, on one line."""
+        made = next((one for one in self.manifest.variants if one.name == gap.variant), None)
+        why = gap.reason or (made.error if made is not None else None)
+        said = f"{gap.variant} on {gap.task}: {gap.state}"
+        return said if why is None else f"{said}: {' '.join(why.split())[:_LONGEST_REASON]}"
 
     def metrics(self, info: TaskInfo) -> list[tuple[MetricInfo, bool]]:
         """The task's metrics (its own, then those that only scores name), and whether each is a headline.

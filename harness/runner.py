@@ -43,6 +43,7 @@ from .results import CellResult, FileHash, Manifest, TaskInfo, VariantInfo
 from .run_adapters import RunAdapters
 from .run_folder import RunFolder
 from .run_state import RunState, now
+from .slice_fields import refuse_unknown_slices
 from .suite_file import SuiteFile
 from .tasks import BuiltTask, Prompting, build, load_tasks
 from .variant_run import VariantRun
@@ -112,6 +113,8 @@ class Runner:
             refuse_unmeasured(self.suite.claims, [built.info for built in tasks])
             measured = {built.info.name: [metric.name for metric in built.info.metrics] for built in tasks}
             refuse_unmeasured_rules(self.suite.gate, measured, whole=not self.options.only)
+            if not self.options.only:  # the others may have them
+                refuse_unknown_slices(self.suite.statistics.slices, tasks)
             self._work_ahead(base, tasks)
             adapters = self._find_adapters(base)
             weights = base_parts(base)["base"] if adapters else None

@@ -77,7 +77,7 @@ def _settings(side: Side, tasks: set[str]) -> dict[str, Any]:
             **{key: value for key, value in variant.parts.items() if not key.startswith("version:") and key != "merge"},
         },
         "tasks": {
-            info.name: {**asked.get(info.name, {}), **_task(info), "name": None}
+            info.name: {**asked.get(info.name, {}), **_task(info), **_stopped(side, info.name), "name": None}
             for info in manifest.tasks
             if info.name in tasks
         },
@@ -95,6 +95,12 @@ def _task(info: TaskInfo) -> dict[str, Any]:
     """A task as it was asked; its items as their files."""
     told = info.model_dump(include={"version", "num_fewshot", "items", "dataset", "config_hash", "source"})
     return {**told, "data_files": sorted(file.sha256 for file in info.data_files)}
+
+
+def _stopped(side: Side, task: str) -> dict[str, Any]:
+    """Whether its items were asked until the rules of a gate were decided."""
+    cell = side.run.cell(side.variant.name, task)
+    return {"items asked until decided": "yes"} if cell is not None and cell.stopped_early else {}
 
 
 def _table(value: Any) -> dict[str, Any]:

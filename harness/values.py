@@ -72,6 +72,7 @@ class CellValues:
         prompts: as many digits of the hash of all that was asked for each.
         metrics: by name and filter.
         early: whether the items came in random order, and no more of them than it took to decide a gate's rules.
+        kept_sources: `sources` where there are no records that tell them.
     """
 
     path: Path | None
@@ -80,6 +81,7 @@ class CellValues:
     prompts: pd.Index
     metrics: dict[MetricKey, MetricColumn]
     early: bool = False
+    kept_sources: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
         return len(self.keys)
@@ -92,6 +94,8 @@ class CellValues:
     @functools.cached_property
     def sources(self) -> NDArray[np.int64] | None:
         """(rows,) numbers from 0 of what each item was made from; None where every item stands for itself."""
+        if self.kept_sources is not None:
+            return self.kept_sources
         known = self.fields.get(SOURCE)
         if known is None or known.texts is None:
             return None
@@ -152,7 +156,7 @@ def pair(baseline: CellValues, variant: CellValues, metric: MetricKey) -> Pairs:
         both = np.isin(left, mine.rows) & np.isin(right, other.rows)
         left, right = left[both], right[both]
     sources = None if baseline.sources is None else baseline.sources[left]
-    if sources is None and variant.sources is not None:  # a baseline file does not keep them
+    if sources is None and variant.sources is not None:  # an old baseline file does not keep them
         sources = variant.sources[right]
     return Pairs(
         _taken(mine, left),

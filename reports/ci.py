@@ -23,7 +23,7 @@ def junit_xml(result: GateResult, run_name: str) -> str:
     """JUnit XML: a test suite for each variant and task, a test case for each check.
 
     A check that fails is a failure; one that is undecided is skipped, with the reason as its message, unless the gate
-    counts it as failed.
+    counts it as failed: which is for items that do not tell, and not for answers that are missing.
     """
     suites: dict[str, list[Check]] = {}
     for check in result.checks:
@@ -80,6 +80,8 @@ def _told(check: Check) -> str:
 def _state(check: Check, result: GateResult) -> str:
     """JUnit's word for what became of a check."""
     if check.verdict is GateVerdict.UNDECIDED:
+        if check.missing:
+            return "skipped"
         return {"undecided": "skipped", "fail": "failure", "pass": "skipped"}[result.spec.undecided]
     return "failure" if check.verdict is GateVerdict.FAIL else "passed"
 

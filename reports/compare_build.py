@@ -12,6 +12,7 @@ from ..harness.compare import SideBySide, TaskSides
 from ..harness.results import MetricInfo
 from ..harness.sides import Side
 from ..harness.stats import Difference, Verdict
+from ..harness.stats.family import Correction
 from . import format as fmt
 from .compare_task import compared_task
 from .compare_view import CompareView
@@ -25,6 +26,11 @@ _COUNTED = {
     Verdict.WORSE: "worse",
     Verdict.DIFFERENT: "other",
     Verdict.UNCLEAR: "without a clear difference",
+}
+_CORRECTED: dict[Correction, str] = {
+    "holm": "corrected by Holm's method",
+    "fdr_bh": "corrected by Benjamini and Hochberg's method",
+    "none": "not corrected",
 }
 
 
@@ -67,6 +73,7 @@ def spoken(found: SideBySide, task: TaskSides, label: str, metric: MetricInfo, o
         metric=metric,
         points=(metric.name, metric.filter) in task.shares,
         family=found.family if one.adjusted_p is not None else 0,
+        correction=found.correction,
     )
 
 
@@ -130,7 +137,7 @@ def family_note(found: SideBySide) -> Line:
     said = ", ".join(f"{counts[verdict]} {word}" for verdict, word in _COUNTED.items() if counts[verdict])
     return line(
         f"Of {fmt.plural(len(ones), 'difference')} in headline metrics: {said or 'none could be told'}. A difference is"
-        " called clear where its 95 % interval leaves out zero and its p-value, corrected by Holm's method for the"
+        f" called clear where its 95 % interval leaves out zero and its p-value, {_CORRECTED[found.correction]} for the"
         f" {found.family} that have one, is at most 0.05. A score's interval is its own; the paired difference's is"
         " the one that compares."
     )

@@ -17,6 +17,7 @@ from ..harness.compare import LeftOver, SideBySide, SideScore, TaskSides
 from ..harness.comparison import MetricComparison
 from ..harness.examples import Example
 from ..harness.stats import CONFIDENCE, Difference
+from ..harness.stats.family import Correction
 from ..harness.stats.power import LEVEL, POWER, resolvable
 from .compare_build import sentences, spoken
 from .sentences import plain, verdict_sentence
@@ -150,7 +151,7 @@ class CompareJson(_Model):
     confidence: float = CONFIDENCE
     level: float = LEVEL
     power: float = POWER
-    correction: str = "holm"
+    correction: Correction = Field(description="of the p-values of headline differences, for their number")
     family: int = Field(description="how many headline differences are corrected together")
     sides: list[SideJson]
     settings: list[SettingJson]
@@ -165,6 +166,7 @@ def render_compare_json(found: SideBySide) -> str:
     document = CompareJson(
         phibench_version=__version__,
         first=labels[0],
+        correction=found.correction,
         family=found.family,
         sides=list(_sides(found)),
         settings=[

@@ -8,6 +8,7 @@ from ..harness.compare import LeftOver, Pairing, SideBySide, SideScore, TaskSide
 from ..harness.comparison import MetricComparison
 from ..harness.slices import Question
 from ..harness.stats import Difference
+from ..harness.stats.family import NAMES
 from ..harness.stats.power import resolvable
 from . import format as fmt
 from .compare_view import ComparedTask
@@ -57,8 +58,8 @@ def _scores(
     caption: str, found: SideBySide, task: TaskSides, metrics: Sequence[MetricComparison], *, told: bool
 ) -> Table:
     """Scores and differences; `told` with what they say in words, where no sentence does."""
-    headings = ["Metric", "Side", "Score [95 %]", "Difference [95 %]", "p", "p, Holm", "Effect d", "Won / lost / tied"]
-    headings += ["Resolves"]
+    headings = ["Metric", "Side", "Score [95 %]", "Difference [95 %]", "p", f"p, {NAMES[found.correction]}"]
+    headings += ["Effect d", "Won / lost / tied", "Resolves"]
     columns = [Column(line(heading), numeric=place > 1) for place, heading in enumerate(headings)]
     if told:
         columns += [Column(line("Reading"), wide=True), Column(line("Interval by"), wide=True)]

@@ -13,13 +13,13 @@ from ..harness.compare import SideBySide, TaskSides
 from ..harness.comparison import MetricComparison
 from ..harness.sides import Side
 from ..harness.stats import Verdict
+from ..harness.stats.family import NAMES
 from . import format as fmt
 from .compare_build import family_note, short_value, verdicts
 from .compare_task import score_text
 from .sentences import plain
 from .terminal import STYLES
 
-_HEADS = ((1, "score [95 %]"), (2, "difference [95 %]"), (3, "p, Holm"))
 _NARROWEST = 12  # characters of a side's name in a line
 _SETTINGS = 12  # that differ; the files have them all
 
@@ -37,10 +37,11 @@ def compare_table(found: SideBySide, width: int) -> RenderableType:
             task_name, label = fmt.one_line(task.compared.info.name), fmt.metric_label(metric.info)
             heading = Text(f"{task_name} · {label} {fmt.arrow(metric.info)}".rstrip(), style="bold")
             parts.append((heading, [_row(task, metric, side, found.sides[0]) for side in found.sides]))
-    numbers = [max([len(head), *(row[place].cell_len for _, rows in parts for row in rows)]) for place, head in _HEADS]
+    heads = ((1, "score [95 %]"), (2, "difference [95 %]"), (3, f"p, {NAMES[found.correction]}"))
+    numbers = [max([len(head), *(row[place].cell_len for _, rows in parts for row in rows)]) for place, head in heads]
     names = max((row[0].cell_len for _, rows in parts for row in rows), default=0)
     widths = [max(min(names, width - sum(numbers) - 2 * len(numbers)), _NARROWEST), *numbers]
-    headings: tuple[Text | str, ...] = ("", *(Text(head, style="dim") for _, head in _HEADS))
+    headings: tuple[Text | str, ...] = ("", *(Text(head, style="dim") for _, head in heads))
     shown: list[RenderableType] = [_lines([headings], widths)] if parts else []
     for heading, rows in parts:
         shown += [heading, _lines(rows, widths)]

@@ -12,6 +12,7 @@ from .view import Cell, Column, Line, Table, joined, line, name, prose
 TONES = {GateVerdict.PASS: Verdict.BETTER, GateVerdict.FAIL: Verdict.WORSE, GateVerdict.UNDECIDED: None}
 SAID = {GateVerdict.PASS: "passed", GateVerdict.FAIL: "failed", GateVerdict.UNDECIDED: "undecided"}
 _ORDER = (GateVerdict.FAIL, GateVerdict.UNDECIDED, GateVerdict.PASS)
+_MANY = 100  # times the items at hand: a number of more says no more
 _EXITS = {
     GateVerdict.PASS: "every rule holds",
     GateVerdict.FAIL: "a rule is broken",
@@ -60,6 +61,8 @@ def verdict_line(result: GateResult) -> str:
     decided = result.verdict
     undecided = result.count(GateVerdict.UNDECIDED)
     why = _EXITS[decided]
+    if decided is GateVerdict.UNDECIDED and any(check.missing for check in result.checks):
+        why = "answers are missing"
     if undecided and decided is not GateVerdict.UNDECIDED and not result.count(GateVerdict.FAIL):
         why = f"undecided rules count as {'passed' if decided is GateVerdict.PASS else 'failed'}: gate.undecided"
     return f"gate {_is(result)}{SAID[decided]} ({counted(result)}); exit code {int(exit_code(result))}: {why}"
@@ -131,7 +134,9 @@ def verdict_words(check: Check) -> Line:
         said += line(f": {SAME_MODEL}")
     if check.verdict is GateVerdict.UNDECIDED:
         more = "more items do not help: the estimate stands on the limit"
-        if check.items_needed is not None:
+        if check.items_needed is not None and check.items_needed > _MANY * check.items:
+            more = f"more than {_MANY} times as many would decide"
+        elif check.items_needed is not None:
             more = f"about {check.items_needed:,} items{' of each task' if len(check.tasks) > 1 else ''} would decide"
         said += line(f": {fmt.plural(check.items, 'item')} do not tell, {more}")
     elif check.early:

@@ -292,7 +292,7 @@ def test_it_installs_itself_runs_a_suite_and_judges_it(checkout: Path, tmp_path:
     }
     done.run(STEPS)
     assert (done.code, done.output("verdict")) == (0, "pass"), done.log
-    assert (packages / "phibench/harness/gate.py").is_file()
+    assert (packages / "phibench/harness/gate/run.py").is_file()
     assert (done.workspace / "phibench-run/report.html").is_file()
     assert json.loads((done.workspace / "phibench-run/gate.json").read_text())["verdict"] == "pass"
 

@@ -135,6 +135,14 @@ def test_check_of_the_quickstart_by_name(phibench: Command) -> None:
     assert "6 variants x 7 tasks, baseline base" in ended.out
 
 
+def test_check_warns_of_a_limit_in_per_cent(phibench: Command) -> None:
+    rules = '[[gate.rules]]\nmetric = "acc"\nat_least = 40\n[[gate.rules]]\nmetric = "acc"\nat_least = 0.4\n'
+    ended = phibench("check", suite(SUITE + rules))
+    assert ended.code == 0
+    (warning,) = (line for line in ended.out.splitlines() if line.startswith("warning: "))
+    assert "gate.rules[0].at_least: 40 can never pass: acc lies between 0 and 1; give a share, not per cent" in warning
+
+
 def test_check_tells_every_fault_on_one_line_each_with_what_to_do(
     phibench: Command, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -342,11 +350,22 @@ def fail_with(error: BaseException, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("phibench.harness.suite_file.find_suite", fail)
 
 
-def test_a_bug_keeps_its_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
-    fail_with(RuntimeError("a bug"), monkeypatch)
-    monkeypatch.setattr(sys, "argv", ["phibench", "check", "quickstart"])
-    with pytest.raises(RuntimeError, match="a bug"):
-        cli.main()
+@pytest.mark.parametrize("error", [RuntimeError("a bug"), OSError(5, "a bug")])
+def test_a_bug_keeps_its_traceback_and_does_not_end_as_a_failed_gate(
+    error: Exception, phibench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fail_with(error, monkeypatch)
+    ended = phibench("check", "quickstart")
+    assert ended.code == 70
+    assert "Traceback" in ended.err
+    assert "a bug" in ended.err
+
+
+def test_a_reader_that_goes_away_is_no_failed_gate(phibench: Command, monkeypatch: pytest.MonkeyPatch) -> None:
+    fail_with(BrokenPipeError(32, "Broken pipe"), monkeypatch)
+    monkeypatch.setattr(sys, "stderr", sys.stderr)  # click puts wrappers in their place
+    monkeypatch.setattr(sys, "stdout", sys.stdout)
+    assert phibench("check", "quickstart").code == 2
 
 
 def test_a_users_mistake_deep_inside_is_told_in_its_own_words(
@@ -393,8 +412,8 @@ COMPARE = "compare run:base run:merged --html c.html --md c.md --json c.json"
         "list recipes",
         "report run",
         COMPARE,
-        "gate run --margin 99 --undecided pass --junit j.xml --comment c.md --json g.json --annotations",
-        "gate run --against run:base --margin 99 --undecided pass",
+        "gate run --rules gate.toml --undecided pass --junit j.xml --comment c.md --json g.json --annotations",
+        "gate run --against run:base --rules gate.toml --undecided pass",
         "baseline save run --out b.json",
         "baseline show b.json",
     ],
@@ -404,6 +423,7 @@ def test_light_commands_import_no_torch(command: str, tmp_path: Path) -> None:
     save_baseline([str(run)], tmp_path / "b.json")
     data = '[data]\n"baber/piqa" = "rows.jsonl"\n'
     (tmp_path / "mine.toml").write_text(SUITE.replace("mini_piqa", "piqa") + data, encoding="utf-8")
+    (tmp_path / "gate.toml").write_text('[[rules]]\nmetric = "acc"\nmax_loss = 1.0\n', encoding="utf-8")
     (tmp_path / "rows.jsonl").write_text("{}\n", encoding="utf-8")
     code = (
         "import sys, phibench.cli\n"

@@ -6,9 +6,11 @@ import json
 from pathlib import Path
 
 import pytest
+from statsmodels.stats.multitest import multipletests
 
+from phibench.harness.results import read_manifest
 from support.command import Command, Ended
-from support.run_folder import write_run_folder
+from support.run_folder import edit_cell, edit_manifest, write_run_folder
 
 
 @pytest.fixture(autouse=True)
@@ -51,6 +53,45 @@ def test_examples_are_as_many_as_asked(phibench: Command) -> None:
         found = json.loads(phibench("compare", "run:base", "run", "--json", "-", *options).out)
         counts.append([len(task["examples"]) for task in found["tasks"]])
     assert counts == [[2, 5, 0], [1, 1, 0], [0, 0, 0]]
+
+
+@pytest.mark.parametrize(("own", "option", "heading", "said"), [
+    (None, None, "p, Holm", "corrected by Holm's method for the"),
+    ("fdr_bh", None, "p, Benjamini-Hochberg", "corrected by Benjamini and Hochberg's method for the"),
+    ("fdr_bh", "none", "p, no correction", "not corrected for the"),
+    (None, "fdr_bh", "p, Benjamini-Hochberg", "corrected by Benjamini and Hochberg's method for the"),
+])  # fmt: skip
+def test_the_correction_is_the_first_runs_or_the_one_that_is_asked(
+    own: str | None, option: str | None, heading: str, said: str, phibench: Command
+) -> None:
+    write_run_folder(Path("other"), items=20)
+    if own is not None:
+        edit_manifest(Path("run"), suite={**read_manifest(Path("run")).suite, "statistics": {"correction": own}})
+    sides = ["run:base", "run:merged", "other:adapter-nf4", *(["--correction", option] if option else [])]
+    shown = phibench("compare", *sides, "--html", "c.html").out
+    assert heading in shown
+    assert said in " ".join(shown.split())
+    assert heading in Path("c.html").read_text(encoding="utf-8")
+    told = json.loads(phibench("compare", *sides, "--json", "-").out)
+    assert told["correction"] == (option or own or "holm")
+    ones = [one for task in told["tasks"] for metric in task["metrics"] for one in metric["differences"].values()]
+    family = [one for one in ones if one["adjusted_p"] is not None]
+    expected = [one["p"] for one in family]
+    if (method := option or own or "holm") != "none":
+        expected = list(multipletests(expected, method=method)[1])
+    assert [one["adjusted_p"] for one in family] == pytest.approx(expected)
+    assert any(one["adjusted_p"] != one["p"] for one in family) == (method != "none")
+
+
+def test_that_items_were_asked_until_decided_is_a_setting(phibench: Command) -> None:
+    write_run_folder(Path("other"), items=20)
+    edit_cell(Path("other"), "merged", "arc_easy", stopped_early=True)
+    told = json.loads(phibench("compare", "run:merged", "other:merged", "--json", "-").out)
+    early = {"key": "tasks.arc_easy.items asked until decided", "values": {"run:merged": None, "other:merged": "yes"}}
+    assert early in told["settings"]
+    assert "items asked until decided" in phibench("compare", "run:merged", "other:merged").out
+    within = phibench("compare", "run:merged", "run:base", "--json", "-").out
+    assert "items asked until decided" not in within
 
 
 def test_the_same_command_gives_the_same_files(phibench: Command) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from phibench.harness.results import read_manifest
 from support.command import Command, Ended
-from support.run_folder import edit_manifest, write_run_folder
+from support.run_folder import edit_cell, edit_manifest, write_run_folder
 
 RULES = """[[rules]]
 variant = "adapter-nf4"
@@ -54,6 +54,22 @@ def test_rules_of_a_file(text: str, code: int, says: str, run_dir: Path, phibenc
     assert "::" not in ended.out
 
 
+def test_early_stopping_in_a_file_of_rules_is_said_to_do_nothing(run_dir: Path, phibench: Command) -> None:
+    text = "[gate]\nearly_stopping = true\n" + RULES.replace("[[", "[[gate.")
+    out = phibench("gate", "run", "--rules", rules(text)).out
+    assert out.splitlines()[1] == ("early_stopping of gate.toml does nothing here: items are asked by `phibench run`")
+    assert "early_stopping" not in phibench("gate", "run", "--rules", rules()).out
+
+
+def test_a_cell_that_failed_is_not_passed_by_any_policy(run_dir: Path, phibench: Command) -> None:
+    edit_cell(run_dir, "adapter-nf4", "arc_easy", status="failed", error="the device ran out of memory")
+    ended = phibench("gate", "run", "--rules", rules(), "--undecided", "pass", "--junit", "j.xml")
+    assert ended.code == 4
+    assert "adapter-nf4 on arc_easy: failed: the device ran out of memory" in " ".join(ended.out.split())
+    assert ended.out.splitlines()[-1].endswith("exit code 4: answers are missing")
+    assert ET.parse("j.xml").getroot()[0].attrib["skipped"] == "1"
+
+
 @pytest.mark.parametrize(("undecided", "code"), [("undecided", 4), ("pass", 0), ("fail", 1)])
 def test_what_undecided_rules_count_as_can_be_said(undecided: str, code: int, run_dir: Path, phibench: Command) -> None:
     text = RULES.replace("adapter-nf4", "merged")
@@ -62,9 +78,10 @@ def test_what_undecided_rules_count_as_can_be_said(undecided: str, code: int, ru
 
 def test_the_default_gate_is_said_and_its_margin_can_be_set(run_dir: Path, phibench: Command) -> None:
     assert "no variant loses more than 0.02 in any task's leading metric" in phibench("gate", "run").out
-    ended = phibench("gate", "run", "--margin", "9")
-    assert ended.code == 0
-    assert "no variant loses more than 9 in" in ended.out
+    ended = phibench("gate", "run", "--margin", "0.9")
+    assert ended.code == 1  # word perplexity has its own scale
+    assert "no variant loses more than 0.9 in" in ended.out
+    assert is_clean(phibench("gate", "run", "--margin", "9"))  # which an accuracy cannot lose
     ended = phibench("gate", "run", "--margin", "0.1", "--rules", rules())
     assert is_clean(ended)
     assert "--margin would do nothing" in ended.err
@@ -181,6 +198,24 @@ def test_a_place_that_cannot_be_written_is_told(run_dir: Path, phibench: Command
 
 
 # ---- continuous integration
+
+
+def test_a_folder_in_the_place_of_a_file_is_a_mistake_and_no_failed_gate(
+    run_dir: Path, phibench: Command, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    Path("taken").mkdir()
+    for option in ("--junit", "--comment", "--json", "--summary"):
+        ended = phibench("gate", "run", "--rules", rules(), option, "taken")
+        assert is_clean(ended), option
+        assert f"{option} taken: this file cannot be written: Is a directory" in ended.err
+    ended = phibench("baseline", "save", "run", "--out", "taken")
+    assert is_clean(ended)
+    assert "--out taken: this file cannot be written: Is a directory" in ended.err
+    monkeypatch.setenv("GITHUB_ACTIONS", "true")
+    monkeypatch.setenv("GITHUB_STEP_SUMMARY", "taken")
+    ended = phibench("gate", "run", "--rules", rules())
+    assert is_clean(ended)
+    assert "$GITHUB_STEP_SUMMARY taken: " in ended.err
 
 
 def test_every_file_that_is_asked_for_is_written(run_dir: Path, phibench: Command) -> None:

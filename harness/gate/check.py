@@ -48,6 +48,7 @@ class Check:
             where that is no number, or where it is decided.
         left_out: items that only one of the two variants answered, which took no part.
         reason: why there is nothing measured.
+        missing: whether that is because answers are: what it is about was not run, or failed.
         early: whether its items were asked until it was decided.
     """
 
@@ -65,6 +66,7 @@ class Check:
     left_out: int = 0
     reason: str | None = None
     early: bool = False
+    missing: bool = False
 
 
 def check_target(
@@ -91,15 +93,14 @@ def check_target(
     check = replace(check, than=than)
     found = [_cells(check, task, run, against) for task in target.tasks]
     for one in found:
-        if isinstance(one, str):
-            return replace(check, reason=one)
-    parts = [one for one in found if not isinstance(one, str)]
+        if isinstance(one, _NoPart):
+            return replace(check, reason=one.reason, missing=one.missing)
+    parts = [one for one in found if isinstance(one, _Part)]
     if len({_passes_above(rule, part.metric) for part in parts}) > 1:
         return replace(check, reason="of some of these metrics higher is better, of others lower: they have no mean")
     early = any(part.cell.early for part in parts)
-    left_out = 0 if early else sum(part.left_out for part in parts)
     metric, items = parts[0].metric, min(part.count for part in parts)
-    check = replace(check, metric=metric, items=items, left_out=left_out, early=early)
+    check = replace(check, metric=metric, items=items, left_out=sum(part.left_out for part in parts), early=early)
     if _same_model(check, parts, run, against):
         none = Interval(0.0, 0.0, 0.0, SAME_MODEL)
         return _decided(replace(check, measured=none), none)
@@ -160,8 +161,13 @@ class _Part:
 
     @property
     def left_out(self) -> int:
-        """Items that only one of the two answered."""
-        return 0 if self.pairs is None else self.pairs.baseline_only + self.pairs.variant_only
+        """Items that only one of the two has; not those that were not asked any more once a rule was decided."""
+        if self.pairs is None or self.other is None:
+            return 0
+        mine, theirs = self.pairs.variant_only, self.pairs.baseline_only
+        if self.cell.early and self.other.early:
+            return min(mine, theirs)  # in the same order one of them has all that the other has
+        return mine * (not self.other.early) + theirs * (not self.cell.early)
 
     @property
     def changed(self) -> tuple[int, int] | None:
@@ -176,25 +182,33 @@ class _Part:
         return (int((gains > 0).sum()), int((gains < 0).sum())) if right_or_wrong else None
 
 
-def _cells(check: Check, task: str, run: Outcomes, against: Outcomes | None) -> _Part | str:
+@dataclass(frozen=True)
+class _NoPart:
+    """Why a task's cell takes no part, and whether that is because it, or the one it is compared with, is missing."""
+
+    reason: str
+    missing: bool = True
+
+
+def _cells(check: Check, task: str, run: Outcomes, against: Outcomes | None) -> _Part | _NoPart:
     info = run.task(task)
     if info is None:
-        return f"{task} was not run"
+        return _NoPart(f"{task} was not run")
     metric = run.metric(info, check.rule.metric)
     if metric is None:
-        return f"{task} does not measure {check.rule.metric}"
+        return _NoPart(f"{task} does not measure {check.rule.metric}", missing=False)
     cell = run.values(check.variant, task)
     if isinstance(cell, Gap):
-        return f"{check.variant} on {task}: {cell.state}"
+        return _NoPart(run.gap_words(cell))
     if check.than is None:
         return _Part(metric, cell, None)
     side = run if against is None else against
     theirs = side.task(task)
     if theirs is None:
-        return f"{side.label} has no {task}"
+        return _NoPart(f"{side.label} has no {task}")
     other = side.values(check.than, task)
     if isinstance(other, Gap):
-        return f"{check.than} on {task}: {other.state}"
+        return _NoPart(side.gap_words(other))
     if against is not None:
         refuse_unlike(info, theirs, against.label)
         if asked := asked_otherwise(other, cell):
@@ -274,6 +288,6 @@ def _check_cost(check: Check, run: Outcomes) -> Check:
     """Costs are measured without sampling error, and pass or fail; so does not what was not measured."""
     value, limit = cost_of(check.rule, check.variant, check.tasks, run)
     if isinstance(value, str):
-        return replace(check, limit=limit, reason=value)
+        return replace(check, limit=limit, reason=value, missing=not run.finished(check.variant, check.tasks))
     verdict = GateVerdict.PASS if value <= limit else GateVerdict.FAIL
     return replace(check, verdict=verdict, limit=limit, measured=Interval(value, value, value, "measured"))

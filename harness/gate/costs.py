@@ -48,7 +48,8 @@ def _seconds_per_item(run: Outcomes, info: VariantInfo | None, variant: str, tas
     cell = run.cell(variant, task)
     if info is None or cell is None or cell.status != "done" or not cell.items:
         state = "not run" if cell is None or cell.status == "pending" else cell.status
-        return f"{variant} on {task}: {state if state != 'done' else 'no items'}"
+        why = f": {' '.join(cell.error.split())[:300]}" if cell is not None and cell.error is not None else ""
+        return f"{variant} on {task}: {state if state != 'done' else 'no items'}{why}"
     if info.real_form is None:
         return cell.seconds / cell.items
     asked = run.task(task)

@@ -8,15 +8,17 @@ k rules fails at level / k (Bonferroni): where nothing is wrong, a gate raises a
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..alike import made_otherwise
 from ..outcomes import Outcomes
 from .check import Check, GateVerdict, check_target
+from .limits import refuse_impossible
 from .names import refuse_unknown
 from .spec import GateSpec
-from .targets import binds_nothing, targets_of
+from .targets import binds_nothing, statistical, targets_of
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,8 @@ def judge_gate(
             and leaves its rule undecided.
 
     Raises:
-        UserError: a rule names what neither has, or binds nothing; or tasks were asked otherwise in `against` and
-            cannot be compared.
+        UserError: a rule names what neither has, binds nothing, or has a limit that no score can be beyond; or tasks
+            were asked otherwise in `against` and cannot be compared.
     """
     refuse_unknown(spec, run, against, checked=checked)
     targets = targets_of(spec, run, against)
@@ -58,22 +60,31 @@ def judge_gate(
     idle = [(number, rule) for number, rule in enumerate(spec.rules, 1) if number not in bound]
     if idle and not checked:
         raise binds_nothing(*idle[0], run)
-    statistical = max(1, sum(not target.rule.is_cost for target in targets))
-    found = [check_target(target, spec, statistical, run, against, seed=seed) for target in targets]
+    refuse_impossible(targets, run, against)
+    count = statistical(targets)
+    found = [check_target(target, spec, count, run, against, seed=seed) for target in targets]
     found += [
-        Check(rule, number, "", GateVerdict.UNDECIDED, reason="nothing that it binds was run") for number, rule in idle
+        Check(rule, number, "", GateVerdict.UNDECIDED, reason="nothing that it binds was run", missing=True)
+        for number, rule in idle
     ]
     checks = tuple(sorted(found, key=lambda check: check.number))
-    verdicts = {check.verdict for check in checks}
-    if GateVerdict.FAIL in verdicts:
-        verdict = GateVerdict.FAIL
-    elif GateVerdict.UNDECIDED in verdicts:
-        verdict = GateVerdict(spec.undecided)
-    else:
-        verdict = GateVerdict.PASS
+    verdict = _verdict(checks, spec)
     if against is None:
         return GateResult(spec, verdict, checks)
     return GateResult(spec, verdict, checks, against.label, tuple(made_otherwise(run, against)))
+
+
+def _verdict(checks: Sequence[Check], spec: GateSpec) -> GateVerdict:
+    """What checks come to. The policy on undecided ones is for items that do not tell: no answer is no evidence."""
+    if any(check.verdict is GateVerdict.FAIL for check in checks):
+        return GateVerdict.FAIL
+    undecided = [check for check in checks if check.verdict is GateVerdict.UNDECIDED]
+    if not undecided:
+        return GateVerdict.PASS
+    missing = [check for check in undecided if check.missing]
+    if len(missing) == len(undecided) or (missing and spec.undecided == "pass"):
+        return GateVerdict.UNDECIDED
+    return GateVerdict(spec.undecided)
 
 
 def gate_of(run: Outcomes, folder: Path) -> GateSpec | None:

@@ -72,20 +72,23 @@ def gate_run(
             where=f"--margin {margin:g}",
             fix="leave it out, or write max_loss into the rules",
         )
+    chosen: tuple[str, ...]
     if rules is not None:
-        spec, chosen = read_rules(rules), f"rules: those of {rules}"
+        spec, chosen = read_rules(rules), (f"rules: those of {rules}",)
+        if spec.early_stopping:
+            chosen += (f"early_stopping of {rules} does nothing here: items are asked by `phibench run`",)
     elif own is not None:
-        spec, chosen = own, "rules: the [gate] of the run's own suite"
+        spec, chosen = own, ("rules: the [gate] of the run's own suite",)
     else:
         spec = default_gate(margin)
         chosen = (
             f"rules: the default gate, for the suite has none: no variant loses more than"
-            f" {DEFAULT_MARGIN if margin is None else margin:g} in any task's leading metric"
+            f" {DEFAULT_MARGIN if margin is None else margin:g} in any task's leading metric",
         )
     if undecided is not None:
         spec = spec.model_copy(update={"undecided": undecided})
     other, spec = opened(spec, against)
-    return Gated(run.manifest.name, _judged(spec, run, other, checked=own is not None), (chosen,))
+    return Gated(run.manifest.name, _judged(spec, run, other, checked=own is not None), chosen)
 
 
 def opened(spec: GateSpec, against: str | None = None) -> tuple[Outcomes | None, GateSpec]:

@@ -10,7 +10,6 @@ from pydantic import AfterValidator, Field, model_validator
 from ...adapters.spec import Spec
 
 Undecided = Literal["undecided", "pass", "fail"]
-Names = str | Annotated[list[str], Field(min_length=1)]
 _SIZE = re.compile(r"^\s*(\d+(?:\.\d+)?)\s*(B|KiB|MiB|GiB|TiB|KB|MB|GB|TB)\s*$")
 _UNITS = {"B": 1, "KiB": 2**10, "MiB": 2**20, "GiB": 2**30, "TiB": 2**40, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _UNITS["TB"] = 10**12
@@ -33,7 +32,17 @@ def _is_size(size: str) -> str:
     return size
 
 
+def _once_each(names: str | list[str]) -> str | list[str]:
+    """Names as given; one that stands there twice would be counted as two."""
+    doubles = [name for i, name in enumerate(names) if name in names[:i]] if isinstance(names, list) else []
+    if doubles:
+        raise ValueError(f'"{doubles[0]}" is named twice: name it once')
+    return names
+
+
 Size = Annotated[str, AfterValidator(_is_size)]
+Names = Annotated[str | Annotated[list[str], Field(min_length=1)], AfterValidator(_once_each)]
+Group = Annotated[list[str], Field(min_length=2), AfterValidator(_once_each)]
 _OF_METRICS = ("max_loss", "min_gain", "at_least", "at_most")
 _OF_COSTS = ("max_model_size", "max_memory", "max_seconds_per_item")
 
@@ -46,7 +55,7 @@ class RuleSpec(Spec):
 
     variant: Names | None = None  # whom it binds; default: every variant but the one it is compared with
     task: Names | None = None  # each of these; default: every task (that measures `metric`)
-    group: Annotated[list[str], Field(min_length=2)] | None = None  # instead: the mean over these tasks' metrics
+    group: Group | None = None  # instead: the mean over these tasks' metrics
     metric: str | None = None  # default: each task's leading one
     than: str | None = None  # the variant it is compared with; default: the baseline
     max_loss: Annotated[float, Field(ge=0)] | None = None  # non-inferiority: it loses no more than this
@@ -78,6 +87,11 @@ class RuleSpec(Spec):
         return next(name for name in (*_OF_METRICS, *_OF_COSTS) if getattr(self, name) is not None)
 
     @property
+    def demand(self) -> str:
+        """What it asks of each variant and task that it binds, as a text; the same where two rules ask the same."""
+        return self.model_dump_json(exclude={"variant", "task", "group"})
+
+    @property
     def variants(self) -> list[str] | None:
         """The variants that it names."""
         return [self.variant] if isinstance(self.variant, str) else self.variant
@@ -103,7 +117,7 @@ class GateSpec(Spec):
 
     rules: Annotated[list[RuleSpec], Field(min_length=1)]
     level: Annotated[float, Field(gt=0, le=0.2)] = 0.05  # chance of a false alarm, and of passing what should not pass
-    undecided: Undecided = "undecided"  # what rules without a verdict make of the gate
+    undecided: Undecided = "undecided"  # what items that do not tell make of the gate
     against: str | None = None  # a run folder or baseline file to compare with; default: the run's own baseline
     early_stopping: bool = False  # ask items in random order, and stop a cell when every rule on it is decided
 

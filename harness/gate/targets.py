@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 from ...errors import UserError
@@ -23,6 +23,12 @@ class Target:
 def targets_of(spec: GateSpec, run: Outcomes, against: Outcomes | None) -> list[Target]:
     """Every check that a gate's rules ask for, those on what was not run included."""
     return [target for number, rule in enumerate(spec.rules, 1) for target in _targets(rule, number, run, against)]
+
+
+def statistical(targets: Iterable[Target]) -> int:
+    """How many checks share the level: those that are not of costs, and what two rules ask alike but once."""
+    told = (target for target in targets if not target.rule.is_cost)
+    return max(1, len({(one.variant, one.tasks, one.rule.demand) for one in told}))
 
 
 def compared_with(rule: RuleSpec, variant: str, run: Outcomes, against: Outcomes | None) -> str:

@@ -87,20 +87,64 @@ def test_equal_documents_keep_their_places(run_dir: Path) -> None:
     assert list(theirs.items) == [one.item for one in records][::-1]
 
 
-def test_items_that_share_a_source_are_drawn_together_though_the_file_does_not_keep_it(run_dir: Path) -> None:
+def with_sources(run_dir: Path) -> None:
+    """Three items each from one source."""
     for variant in VARIANTS:
         path = run_dir / f"records/{variant}/arc_easy.parquet"
-        records = [
-            one.__class__(**{**vars(one), "fields": [ItemField(SOURCE, text=str(one.item // 3))]})
-            for one in read_records(path)
-        ]
-        write_records(path, records)
-    spec = GateSpec.model_validate({"rules": [{"max_loss": 0.05, "than": "base", "task": "arc_easy"}]})
-    run = open_run(run_dir)
-    by_run = judge_gate(spec, run, open_run(run_dir))
-    by_file = judge_gate(spec, run, read_baseline(saved(run_dir)))
+        fields = {one.item: [ItemField(SOURCE, text=f"source {one.item // 3}")] for one in read_records(path)}
+        write_records(path, [one.__class__(**{**vars(one), "fields": fields[one.item]}) for one in read_records(path)])
+
+
+ON_ARC = GateSpec.model_validate({"rules": [{"max_loss": 0.05, "than": "base", "task": "arc_easy"}]})
+
+
+def test_items_of_one_source_are_drawn_together_where_only_the_file_knows_it(run_dir: Path, tmp_path: Path) -> None:
+    other = write_run_folder(tmp_path / "other", items=30)
+    with_sources(run_dir)
+    path = saved(run_dir)
+    assert "source 1" not in path.read_text()
+    mine, kept = cell_of(open_run(run_dir), "base", "arc_easy"), cell_of(read_baseline(path), "base", "arc_easy")
+    assert mine.sources is not None
+    assert np.array_equal(mine.sources, kept.sources)
+    assert cell_of(read_baseline(path), "base", "dialogsum").sources is None
+    by_run = judge_gate(ON_ARC, open_run(other), open_run(run_dir))
+    by_file = judge_gate(ON_ARC, open_run(other), read_baseline(path))
     assert by_file.checks == by_run.checks
     assert "bootstrap" in str(by_file.checks[1].measured)
+
+
+def test_a_file_of_the_first_version_is_read(run_dir: Path) -> None:
+    with_sources(run_dir)
+    path = saved(run_dir)
+    told = json.loads(path.read_text())
+    assert told["format_version"] == "2"
+    told["format_version"] = "1"
+    for part in told["items"]:
+        part.pop("sources", None)
+    path.write_text(json.dumps(told))
+    run = open_run(run_dir)
+    assert cell_of(read_baseline(path), "base", "arc_easy").sources is None
+    assert judge_gate(ON_ARC, run, read_baseline(path)).checks == judge_gate(ON_ARC, run, open_run(run_dir)).checks
+
+
+@pytest.mark.parametrize("early", [("base",), ("base", "merged"), ("merged",)])
+def test_what_was_asked_until_decided_is_judged_as_such_from_the_file(early: tuple[str, ...], run_dir: Path) -> None:
+    order = np.random.default_rng(0).permutation(30)
+    for variant in VARIANTS:
+        path = run_dir / f"records/{variant}/arc_easy.parquet"
+        records = read_records(path)
+        if variant in early:
+            write_records(path, [records[int(i)] for i in order[:24]])
+            edit_cell(run_dir, variant, "arc_easy", stopped_early=True)
+    run, kept = open_run(run_dir), read_baseline(saved(run_dir))
+    for variant in early:
+        cell = cell_of(kept, variant, "arc_easy")
+        assert cell.early
+        assert list(cell.items) == list(order[:24])  # as they were asked
+    by_run, by_file = (judge_gate(ON_ARC, run, against) for against in (open_run(run_dir), kept))
+    assert by_file.checks == by_run.checks
+    merged = next(check for check in by_file.checks if check.variant == "merged")
+    assert "betting" in str(merged.measured) or "confidence sequence" in str(merged.measured)
 
 
 def test_some_variants_of_several_runs(run_dir: Path, tmp_path: Path) -> None:
@@ -236,13 +280,14 @@ def broken(change: Callable[[dict[str, Any]], object]) -> Callable[[Path], None]
     (lambda path: path.write_text("[" * 100_000), "not a baseline file"),
     (lambda path: path.write_text("[]"), "not a baseline file"),
     (lambda path: path.write_text('{"format": "other"}'), "not a baseline file"),
-    (broken(lambda told: told.update(format_version="2")), "of version 2, and version 1 is read here"),
+    (broken(lambda told: told.update(format_version="3")), "of version 3; those read here: 1, 2"),
     (broken(lambda told: told.pop("items")), "broken: 1 field"),
     (broken(lambda told: told.update(more=1)), "broken: 1 field"),
     (broken(lambda told: told["cells"][0].update(items=99)), "a list of items that is not there"),
     (broken(lambda told: told["cells"][0].update(items=1)), "are not those of"),
     (broken(lambda told: told["items"][0].update(keys="@@")), "a column is broken"),
     (broken(lambda told: told["items"][0].update(keys="AAAA")), "a column is broken"),
+    (broken(lambda told: told["items"][0].update(sources=baseline_file.pack(b"x"))), "other than 240 bytes"),
     (broken(lambda told: told["items"][0].update(count=5)), "not there"),
     (broken(lambda told: told["items"][0].update(count=10**12)), "broken: 1 field"),
     (broken(lambda told: told["items"][0].update(keys=baseline_file.pack(b"x" * 10**7))), "other than 480 bytes"),

@@ -235,7 +235,6 @@ at_least = 0.1
 ## rules that nothing can decide
 > gate.against | there is no run folder or baseline file | phibench baseline save
 > gate.rules[0].task[0] | the task "mini_piqa" is not asked of the variant "other"
-> gate.rules[1].task[1] | "mini_arc_easy" is named twice
 [[variants]]
 name = "base"
 [[variants]]
@@ -251,8 +250,19 @@ against = "gone.json" #<-
 variant = ["base", "other"]
 task = ["mini_piqa"] #<-
 at_least = 0.1
+
+## names that would be counted twice
+> gate.rules[0].task | "mini_arc_easy" is named twice: name it once
+> gate.rules[1].variant | "base" is named twice: name it once
+> gate.rules[2].group | "mini_piqa" is named twice: name it once
 [[gate.rules]]
 task = ["mini_arc_easy", "mini_arc_easy"] #<-
+at_least = 0.1
+[[gate.rules]]
+variant = ["base", "other", "base"] #<-
+at_least = 0.1
+[[gate.rules]]
+group = ["mini_piqa", "mini_arc_easy", "mini_piqa"] #<-
 at_least = 0.1
 
 ## a variant against itself

@@ -8,7 +8,9 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
+import pandas as pd
 import pytest
+from pydantic import ValidationError
 
 from phibench.errors import UserError
 from phibench.harness.gate.check import SAME_MODEL, Check
@@ -141,6 +143,32 @@ def test_a_metric_without_a_better_direction_counts_as_one_to_raise() -> None:
     assert only(judged(pair_of(1000, 0, 100), {"max_loss": 0.02}, metric=metric)).verdict == "fail"
 
 
+@pytest.mark.parametrize(("rule", "says"), [
+    ({"max_loss": 5}, "5 can never fail"), ({"max_loss": 1.01}, "1.01 can never fail"),
+    ({"min_gain": 2}, "2 can never pass"), ({"at_least": 40}, "40 can never pass"),
+    ({"at_least": -1}, "-1 can never fail"), ({"at_most": 90}, "90 can never fail"),
+    ({"at_most": -0.5}, "-0.5 can never pass"),
+])  # fmt: skip
+def test_a_share_is_not_held_against_per_cent(rule: dict[str, Any], says: str) -> None:
+    values = {**pair_of(100, 5, 4, "t"), **pair_of(100, 5, 4, "u")}
+    (key,) = rule
+    for more in ({}, {"group": ["t", "u"]}):
+        with pytest.raises(UserError, match=f"{says}: acc on t") as raised:
+            judged(values, {"at_least": 0.0, "variant": "a"}, {**rule, **more})
+        assert raised.value.where == f"gate.rules[1].{key}"
+        assert "a share, not per cent" in str(raised.value.fix)
+
+
+@pytest.mark.parametrize(("metric", "values"), [
+    (LOSS, [0.2, 0.3, 0.9]),  # nats that happen to lie between 0 and 1
+    (ROUGE, [20.0, 30.0, 90.0]),  # rouge in per cent
+    (PERPLEXITY, [-0.2, -0.3, -0.9]),
+])  # fmt: skip
+def test_a_metric_of_another_scale_may_have_any_limit(metric: MetricInfo, values: list[float]) -> None:
+    cells = {("base", "t"): values * 10, ("a", "t"): values * 10}
+    assert len(judged(cells, {"at_most": 50}, {"max_loss": 5}, metric=metric).checks) == 3
+
+
 # ---- many rules
 
 
@@ -160,6 +188,48 @@ def test_what_undecided_rules_make_of_the_gate(undecided: str) -> None:
     assert judged(pair_of(100, 5, 4), {"max_loss": 0.02}, undecided=undecided).verdict == undecided
 
 
+@pytest.mark.parametrize("undecided", ["undecided", "pass", "fail"])
+@pytest.mark.parametrize("state", ["failed", "not run", "not made", "unreadable"])
+def test_answers_that_are_missing_are_not_items_that_do_not_tell(state: str, undecided: Any) -> None:
+    run = outcomes_of({**pair_of(1000, 30, 0, "t"), **pair_of(1000, 30, 0, "u")})
+    run.cells["a", "u"] = Gap("a", "u", state, "the device\nran out of memory")
+    result = judge_gate(gate_of({"max_loss": 0.02}, undecided=undecided), run)
+    assert [str(check.verdict) for check in result.checks] == ["pass", "undecided"]
+    assert [check.missing for check in result.checks] == [False, True]
+    assert result.checks[1].reason == f"a on u: {state}: the device ran out of memory"
+    assert result.verdict == "undecided"
+    # Beside items that do not tell, which are the policy's.
+    small = outcomes_of({**pair_of(100, 5, 4, "t"), **pair_of(1000, 30, 0, "u")})
+    small.cells["a", "u"] = run.cells["a", "u"]
+    both = judge_gate(gate_of({"max_loss": 0.02}, undecided=undecided), small)
+    assert both.verdict == ("fail" if undecided == "fail" else "undecided")
+    # What is shown to be broken is broken all the same.
+    worse = outcomes_of({**pair_of(1000, 0, 90, "t"), **pair_of(1000, 30, 0, "u")})
+    worse.cells["a", "u"] = run.cells["a", "u"]
+    assert judge_gate(gate_of({"max_loss": 0.02}, undecided=undecided), worse).verdict == "fail"
+
+
+def test_the_error_of_a_variant_that_was_not_made_is_told() -> None:
+    run = outcomes_of(pair_of(100, 5, 4), costs={"a": {"error": "the adapter is of another base"}})
+    run.cells["a", "t"] = Gap("a", "t", "not made")
+    check = only(judge_gate(gate_of({"max_loss": 0.02}, undecided="pass"), run))
+    assert check.reason == "a on t: not made: the adapter is of another base"
+
+
+def test_the_cost_of_a_variant_without_a_finished_cell_is_missing() -> None:
+    for rule in ({"max_memory": "1 GiB"}, {"max_model_size": "1 GiB"}, {"task": "t", "max_seconds_per_item": 1}):
+        spec = gate_of({"variant": "a", **rule}, undecided="pass")
+        run = costly()
+        for cell in run.results.cells:
+            cell.status, cell.peak_memory_bytes, cell.error = "failed", None, "out of memory"
+        result = judge_gate(spec, run)
+        assert (only(result).missing, result.verdict) == (True, "undecided")
+    assert "failed: out of memory" in str(only(result).reason)
+    assert (
+        judge_gate(gate_of({"variant": "a", "max_model_size": "1 GiB"}, undecided="pass"), costly()).verdict == "pass"
+    )
+
+
 def test_one_of_many_rules_fails_at_its_share_of_the_level() -> None:
     lone = pair_of(1000, 20, 52)
     assert only(judged(lone, {"max_loss": 0.02})).verdict == "undecided"
@@ -169,6 +239,21 @@ def test_one_of_many_rules_fails_at_its_share_of_the_level() -> None:
     result = judged(many, {"max_loss": 0.02})
     assert [str(check.verdict) for check in result.checks].count("pass") == 9  # each pass is at the level itself
     assert {str(check.verdict) for check in result.checks} == {"pass", "undecided"}
+
+
+def test_what_two_rules_ask_alike_takes_one_share_of_the_level() -> None:
+    rules = [{"max_loss": 0.02}] + [{"variant": "a", "task": ["t"], "max_loss": 0.02}] * 9
+    assert [str(check.verdict) for check in judged(pair_of(1000, 20, 60), *rules).checks] == ["fail"] * 10
+    others = [{"max_loss": 0.02}] + [{"max_loss": 0.02 + i / 100} for i in range(1, 10)]
+    assert judged(pair_of(1000, 20, 60), *others).checks[0].verdict == "undecided"
+
+
+@pytest.mark.parametrize(
+    ("key", "names"), [("group", ["t"] * 8), ("task", ["t", "t"]), ("variant", ["a", "base", "a"])]
+)
+def test_a_name_that_stands_twice_is_no_second_draw(key: str, names: list[str]) -> None:
+    with pytest.raises(ValidationError, match=r'"[ta]" is named twice: name it once'):
+        gate_of({key: names, "max_loss": 0.02})
 
 
 def test_costs_take_no_share_of_the_level() -> None:
@@ -362,6 +447,23 @@ def test_items_that_only_one_run_asked_are_counted() -> None:
     run = outcomes_of({("a", "t"): after})
     check = only(judge_gate(gate_of({"max_loss": 0.05}), run, against_of({("a", "t"): [*before, 1.0, 1.0]})))
     assert (check.items, check.left_out) == (1000, 2)
+
+
+@pytest.mark.parametrize(("mine", "theirs", "left_out"), [
+    (True, False, 5), (False, True, 60), (True, True, 5), (False, False, 65),
+])  # fmt: skip
+def test_items_that_were_not_asked_any_more_are_not_left_out(mine: bool, theirs: bool, left_out: int) -> None:
+    """100 items in common; 5 that only the run has, and 60 that only the other has."""
+    run = outcomes_of({("a", "t"): [1.0] * 105})
+    other = against_of({("a", "t"): [1.0] * 160})
+    cells = run.cells["a", "t"], other.cells["a", "t"]
+    assert isinstance(cells[0], CellValues)
+    assert isinstance(cells[1], CellValues)
+    other_items = pd.Index([*cells[1].keys[:100], *(f"other {i}" for i in range(60))])
+    run.cells["a", "t"] = replace(cells[0], early=mine)
+    other.cells["a", "t"] = replace(cells[1], early=theirs, keys=other_items, prompts=other_items)
+    check = only(judge_gate(gate_of({"max_loss": 0.5}), run, other))
+    assert (check.items, check.left_out) == (100, left_out)
 
 
 @pytest.mark.parametrize(("change", "says"), [

@@ -162,3 +162,27 @@ def test_a_run_that_cannot_be_compared_has_its_reports_all_the_same(phibench: Co
 
 def _never(*_: Any, **__: Any) -> Any:
     raise AssertionError("a cell that was there was asked again")
+
+
+@pytest.mark.parametrize(("name", "says"), [
+    ("topik", "there is: characters of the prompt, number of choices, "),
+    ("number of chioces", 'did you mean "number of'),
+    ("source", "there is: "),  # what items are made from is no kind of items
+])  # fmt: skip
+def test_fields_for_slices_that_no_item_has_are_refused_before_anything_is_asked(
+    name: str, says: str, phibench: Command, base: Path
+) -> None:
+    write(base, f'[statistics]\nslices = ["number of choices", "{name}"]\n')
+    ended = run(phibench)
+    assert ended.code == 2, ended.all
+    assert f'statistics.slices[1]: no item of any task has the field "{name}"' in ended.err
+    assert says in ended.err
+    assert not list(Path("out").rglob("*.parquet"))
+
+
+def test_fields_of_any_task_are_known_and_those_of_tasks_that_are_left_out_are_not_judged(
+    phibench: Command, base: Path
+) -> None:
+    write(base, '[statistics]\nslices = ["number of choices"]\n')
+    assert run(phibench, "--only", "test_sampled", "--only", "base").code == 0  # it has no choices
+    assert run(phibench, "--fresh", "--yes").code == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import re
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree as ET
@@ -20,7 +21,7 @@ from phibench.harness.gate.spec import GateSpec
 from phibench.harness.outcomes import Outcomes
 from phibench.harness.results import read_manifest
 from phibench.reports.ci import github_annotations, junit_xml
-from phibench.reports.gate import gate_table, rule_words, verdict_line
+from phibench.reports.gate import gate_table, rule_words, verdict_line, verdict_words
 from phibench.reports.gate_comment import gate_comment, gate_summary, marker
 from phibench.reports.gate_terminal import gate_text, plain
 from phibench.reports.markdown import LONGEST
@@ -342,3 +343,13 @@ def test_the_json_tells_everything_and_describes_itself(run_dir: Path) -> None:
     assert first["rule"] == {"variant": "adapter-nf4", "max_loss": 0.02}
     assert {"estimate", "low", "high", "method"} == set(first["measured"])
     assert gate_table(gated.result) is not None
+
+
+@pytest.mark.parametrize(("items", "needed", "says"), [
+    (60, 6000, "60 items do not tell, about 6,000 items would decide"),
+    (60, 6001, "60 items do not tell, more than 100 times as many would decide"),
+    (60, None, "more items do not help"),
+])  # fmt: skip
+def test_a_number_of_items_that_nobody_has_is_not_told(items: int, needed: int | None, says: str) -> None:
+    (check, *_) = hostile_result(undecided=True).checks
+    assert says in plain(verdict_words(replace(check, items=items, items_needed=needed, reason=None)))
