@@ -6,7 +6,10 @@ from collections.abc import Hashable, Mapping
 from dataclasses import replace
 from typing import Literal, TypeVar
 
-from .interval import CONFIDENCE, Verdict
+import numpy as np
+from scipy.stats import false_discovery_control
+
+from .interval import CONFIDENCE, Floats, Verdict
 from .paired import Difference
 
 Correction = Literal["holm", "fdr_bh", "none"]  # statsmodels' names
@@ -22,10 +25,18 @@ def adjusted(p_values: Mapping[_Key, float], method: Correction = "holm") -> dic
     """
     if method == "none" or not p_values:
         return dict(p_values)
-    from statsmodels.stats.multitest import multipletests
-
-    found = multipletests(list(p_values.values()), method=method)[1]
+    given = np.fromiter(p_values.values(), dtype=np.float64)
+    found = false_discovery_control(given) if method == "fdr_bh" else _holm(given)
     return {key: float(p) for key, p in zip(p_values, found, strict=True)}
+
+
+def _holm(p_values: Floats) -> Floats:
+    """As statsmodels' `multipletests` has it, which collects garbage at each call: most of a second beside torch."""
+    order = np.argsort(p_values, kind="stable")
+    stepped = p_values[order] * np.arange(len(order), 0, -1)
+    found = np.empty_like(p_values)
+    found[order] = np.minimum(np.maximum.accumulate(stepped), 1.0)
+    return found
 
 
 def corrected(

@@ -13,6 +13,7 @@ from scipy import stats as scipy_stats
 from scipy.optimize import minimize_scalar
 from scipy.special import ndtri
 from statsmodels.stats.contingency_tables import mcnemar as statsmodels_mcnemar
+from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.power import TTestPower
 from statsmodels.stats.proportion import proportion_confint
 from statsmodels.stats.weightstats import ttost_paired
@@ -195,6 +196,13 @@ def test_holm_and_benjamini_hochberg_by_hand() -> None:
     assert adjusted(p, "holm") == pytest.approx({"a": 0.04, "c": 0.09, "b": 0.09, "d": 0.5})
     assert adjusted(p, "fdr_bh") == pytest.approx({"a": 0.04, "c": 4 * 0.04 / 3, "b": 4 * 0.04 / 3, "d": 0.5})
     assert adjusted(p, "none") == p
+
+
+@given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
+def test_corrections_are_statsmodels(p_values: list[float]) -> None:
+    for method in ("holm", "fdr_bh"):
+        expected = multipletests(p_values, method=method)[1]
+        assert list(adjusted(dict(enumerate(p_values)), method).values()) == pytest.approx(list(expected))
 
 
 @pytest.mark.parametrize("margin", [0.02, 0.05, 0.2])
