@@ -23,7 +23,7 @@ from phibench.adapters.train import train
 from phibench.adapters.trainers import Job, make_trainer
 from phibench.harness.engine.requests import Encoder
 from phibench.harness.records import read_records
-from phibench.harness.stats import paired_difference
+from phibench.harness.stats import Pairs, paired_difference
 from phibench.suites.tasks.embedded import read_rows
 from phibench.suites.tasks.preferences import utils
 from phibench.suites.tasks.preferences.prompt import Row, read_webglm
@@ -144,7 +144,8 @@ def test_beta_times_the_difference_of_margins_is_the_margin_of_training(
     assert max(map(abs, gained)) > 0.1  # it moved
 
     # So that the items won, of a paired comparison, are the pairs that are right.
-    compared = paired_difference(margin["start"], margin["tuned"], aggregation="mean", higher_is_better=True)
+    both = list(margin["start"].values()), [margin["tuned"][item] for item in margin["start"]]
+    compared = paired_difference(Pairs(*both), aggregation="mean", higher_is_better=True)
     assert (compared.won, compared.lost) == (sum(g > 0 for g in gained), sum(g < 0 for g in gained))
     assert "`piqa_pairs` | `margin` ↑" in (tmp_path / "out" / "report.md").read_text(encoding="utf-8")
 
