@@ -1,12 +1,30 @@
-"""One cell's own score with its interval; for the comparison, the gate and claims. Needs no torch."""
+"""A cell's own score, and the difference of two cells, with intervals; for all that compares. Needs no torch."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from .results import MetricInfo
-from .stats import CONFIDENCE, Interval, NoInterval, score_interval
-from .values import CellValues
+from .stats import CONFIDENCE, Difference, Interval, NoInterval, paired_difference, score_interval
+from .values import CellValues, pair
+
+
+def cell_difference(
+    baseline: CellValues,
+    variant: CellValues,
+    metric: MetricInfo,
+    *,
+    seed: int = 0,
+    confidence: float = CONFIDENCE,
+) -> Difference:
+    """The difference of a metric between two cells, paired item by item: see :func:`.stats.paired_difference`."""
+    return paired_difference(
+        pair(baseline, variant, (metric.name, metric.filter)),
+        aggregation=metric.aggregation,
+        higher_is_better=metric.higher_is_better,
+        seed=seed,
+        confidence=confidence,
+    )
 
 
 def cell_interval(

@@ -15,12 +15,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from ..errors import UserError
-from .cell_scores import cell_interval
+from .cell_scores import cell_difference, cell_interval
 from .outcomes import Gap, Outcomes
 from .results import MetricInfo, TaskInfo
-from .stats import CONFIDENCE, Interval, NoInterval, paired_difference
+from .stats import CONFIDENCE, Interval, NoInterval
 from .suite import ClaimSpec, StatementSpec, statements
-from .values import CellValues, pair
+from .values import CellValues
 
 
 class Outcome(enum.StrEnum):
@@ -186,13 +186,7 @@ def difference_stated(
             raise NoInterval(f"a metric put together by {metric.aggregation} cannot be held against a number")
         found = cell_interval(cell, metric, seed=seed, confidence=confidence)
         return found.minus(statement.than), len(cell.metrics[key].rows)
-    paired = paired_difference(
-        pair(other, cell, key),
-        aggregation=metric.aggregation,
-        higher_is_better=metric.higher_is_better,
-        seed=seed,
-        confidence=confidence,
-    )
+    paired = cell_difference(other, cell, metric, seed=seed, confidence=confidence)
     if paired.interval is None:
         raise NoInterval(str(paired.reason))
     return paired.interval, paired.items

@@ -15,7 +15,7 @@ import numpy as np
 from pydantic import BaseModel, ValidationError
 
 from ..errors import UserError
-from .cell_scores import cell_interval
+from .cell_scores import cell_difference, cell_interval
 from .claims import Judged, judge
 from .examples import Example, pick_examples
 from .fidelity import Fidelity, Recommendation, measure_fidelity, recommend
@@ -25,10 +25,10 @@ from .results import Manifest, MetricInfo, Results, TaskInfo
 from .run_folder import MANIFEST
 from .slices import Slices, find_slices
 from .spread import SeedSpread, measure_spread
-from .stats import Difference, Interval, NoInterval, paired_difference
+from .stats import Difference, Interval, NoInterval
 from .stats.family import Correction, corrected
 from .suite import ClaimSpec, StatisticsSpec
-from .values import CellValues, matched, pair
+from .values import CellValues, matched
 
 _EXAMPLES = 4  # a task, where the suite does not say
 _S = TypeVar("_S", bound=BaseModel)
@@ -178,12 +178,7 @@ def compare_metrics(
         differences = {}
         for name, cell in cells.items():
             if name != baseline and base is not None and key in base.metrics and key in cell.metrics:
-                differences[name] = paired_difference(
-                    pair(base, cell, key),
-                    aggregation=metric.aggregation,
-                    higher_is_better=metric.higher_is_better,
-                    seed=seed,
-                )
+                differences[name] = cell_difference(base, cell, metric, seed=seed)
         scores = {}
         for name, cell in cells.items():
             with contextlib.suppress(NoInterval):

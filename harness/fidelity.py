@@ -7,20 +7,24 @@ the base. A merged model may score alike and yet be another model: so answers ar
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import pyarrow.compute as pc
+from numpy.typing import NDArray
 
-from .answers import read_answers
+from .answers import Answers, read_answers
+from .cell_scores import cell_difference
 from .outcomes import Outcomes
 from .results import KL_DIVERGENCE, SAME_TOP_TOKEN, TaskInfo, VariantInfo
-from .stats import Difference, Interval, Verdict, paired_difference
+from .stats import Difference, Interval, Verdict
 from .stats.family import Correction, corrected
 from .stats.interval import Floats
 from .stats.resampling import Paired, student_interval
-from .values import CellValues, matched, pair
+from .values import CellValues, matched
+
+Rows = NDArray[np.int64]
 
 
 @dataclass(frozen=True)
@@ -115,7 +119,7 @@ def measure_fidelity(outcomes: Outcomes, *, correction: Correction = "holm", see
     family = {(one.variant, *key): difference for one in found for key, difference in one.differences.items()}
     directions = {key: _direction(outcomes, key[1], key[2]) for key in family}
     told = corrected(family, directions, correction)
-    return [_with(one, {key: told[one.variant, *key] for key in one.differences}) for one in found]
+    return [replace(one, differences={key: told[one.variant, *key] for key in one.differences}) for one in found]
 
 
 def recommend(found: list[Fidelity], outcomes: Outcomes) -> list[Recommendation]:
@@ -168,10 +172,6 @@ def _is_quantised(variant: VariantInfo) -> bool:
     return variant.quantization is not None and variant.merge != "dequantized"
 
 
-def _with(one: Fidelity, differences: dict[tuple[str, str], Difference]) -> Fidelity:
-    return Fidelity(**{**vars(one), "differences": differences})
-
-
 def _direction(outcomes: Outcomes, task: str, metric: str) -> bool | None:
     info = outcomes.task(task)
     found = None if info is None else outcomes.metric(info, metric)
@@ -191,21 +191,23 @@ def _measure(outcomes: Outcomes, variant: VariantInfo, trained: VariantInfo, see
         for metric, headline in outcomes.metrics(info):
             key = (metric.name, metric.filter)
             if headline and key in own.metrics and key in other.metrics:
-                differences[info.name, metric.name] = paired_difference(
-                    pair(other, own, key),
-                    aggregation=metric.aggregation,
-                    higher_is_better=metric.higher_is_better,
-                    seed=seed,
-                )
+                differences[info.name, metric.name] = cell_difference(other, own, metric, seed=seed)
             if metric.name in (KL_DIVERGENCE, SAME_TOP_TOKEN) and _reference(outcomes, info.name) == trained.name:
                 values = own.metrics[key].values if key in own.metrics else []
                 if len(values):
                     divergences[metric.name] = float(np.mean(values))
-        changed = _changed(own, other, info.output_type)
-        (texts if info.output_type == "generate_until" else flips)[0] += changed[0]
-        (texts if info.output_type == "generate_until" else flips)[1] += changed[1]
-        if info.output_type != "generate_until":
-            sums.append(_likelihoods(own, other))
+        if own.path is None or other.path is None:
+            continue
+        theirs, mine = matched(other, own)
+        before, after = read_answers(other.path), read_answers(own.path)
+        if info.output_type == "generate_until":
+            texts[0] += len(mine)
+            texts[1] += _other_texts(before, theirs, after, mine)
+            continue
+        if info.output_type == "multiple_choice":
+            flips[0] += len(mine)
+            flips[1] += int((before.likeliest()[theirs] != after.likeliest()[mine]).sum())
+        sums.append(_likelihoods(before, theirs, after, mine))
     errors = {error.module: error.relative_to_update for error in variant.weight_error}
     worst = max(errors, key=lambda module: errors[module]) if errors else None
     return Fidelity(
@@ -245,25 +247,14 @@ def _reference(outcomes: Outcomes, task: str) -> str | None:
     return (spec.get("divergence") or {}).get("reference")
 
 
-def _changed(own: CellValues, other: CellValues, output_type: str) -> tuple[int, int]:
-    """(how many answers both gave, how many of them differ): choices, or texts. None are told of other tasks."""
-    if output_type not in ("multiple_choice", "generate_until") or own.path is None or other.path is None:
-        return 0, 0
-    theirs, mine = matched(other, own)
-    before, after = read_answers(other.path), read_answers(own.path)
-    if output_type == "multiple_choice":
-        choices = before.likeliest()[theirs], after.likeliest()[mine]
-        return len(mine), int((choices[0] != choices[1]).sum())
+def _other_texts(before: Answers, theirs: Rows, after: Answers, mine: Rows) -> int:
+    """Of how many items the first texts differ."""
     texts = [answers.texts.take(answers.starts[rows]) for answers, rows in ((before, theirs), (after, mine))]
-    return len(mine), int(pc.sum(pc.not_equal(*texts)).as_py() or 0)
+    return int(pc.sum(pc.not_equal(*texts)).as_py() or 0)
 
 
-def _likelihoods(own: CellValues, other: CellValues) -> Floats:
+def _likelihoods(before: Answers, theirs: Rows, after: Answers, mine: Rows) -> Floats:
     """(items, 2): the change of log-likelihood of all that was scored of each item, and its tokens."""
-    if own.path is None or other.path is None:
-        return np.zeros((0, 2))
-    theirs, mine = matched(other, own)
-    before, after = read_answers(other.path), read_answers(own.path)
     change = after.sums(after.loglikelihoods)[mine] - before.sums(before.loglikelihoods)[theirs]
     return np.stack([change, after.sums(after.tokens.astype(np.float64))[mine]], axis=1)
 

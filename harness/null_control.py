@@ -7,11 +7,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from .cell_scores import cell_difference
 from .outcomes import Outcomes
 from .results import MetricInfo, VariantInfo
-from .stats import Difference, paired_difference
+from .stats import Difference
 from .stats.family import Correction, corrected
-from .values import CellValues, pair
+from .values import CellValues
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,7 @@ def measure_null_controls(outcomes: Outcomes, *, correction: Correction = "holm"
                 continue
             for metric, headline in outcomes.metrics(info):
                 if headline:
-                    difference = paired_difference(
-                        pair(both[0], both[1], (metric.name, metric.filter)),
-                        aggregation=metric.aggregation,
-                        higher_is_better=metric.higher_is_better,
-                        seed=seed,
-                    )
+                    difference = cell_difference(both[0], both[1], metric, seed=seed)
                     found.append(NullControl(trained.name, null.name, info.name, metric, difference))
     family = {index: one.difference for index, one in enumerate(found)}
     told = corrected(family, {index: one.metric.higher_is_better for index, one in enumerate(found)}, correction)

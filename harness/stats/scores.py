@@ -98,9 +98,8 @@ def _proportion(values: Floats, units: Paired, clustered: bool, exact: bool, con
 
     That number is of independent items with the same cluster-robust standard error, less what Student's t asks for few
     sources (Korn and Graubard 1998, "Confidence intervals for proportions with small expected number of positive counts
-    estimated from survey data"). Where fewer than 10
-    sources are unlike the most, their errors tell too little of how alike their items are: then it is that of the
-    sources.
+    estimated from survey data"). Where fewer than 10 sources are unlike the most, their errors tell too little of how
+    alike their items are: then it is that of the sources.
     """
     share, n = float(values.mean()), float(len(values))
     z = float(ndtri((1 + confidence) / 2))
