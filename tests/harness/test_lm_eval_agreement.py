@@ -10,10 +10,12 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from phibench.harness.records import read_records
+from phibench.harness.results import MARGIN
 from support.real import benchmark_cache, bundled_model
 
 TASKS = ["arc_easy", "arc_challenge", "hellaswag", "piqa", "winogrande"]
@@ -31,9 +33,27 @@ for name, task in objects.items():
     task.set_config(key="num_fewshot", value=json.loads(shots)[name])
 found = lm_eval.simple_evaluate(model=stock, tasks=list(objects.values()), limit=int(limit), bootstrap_iters=0)
 rows = {t: [[[float(r[0][0]), bool(r[0][1])] for r in s["resps"]] for s in found["samples"][t]] for t in tasks}
+docs = {t: [s["doc"] for s in found["samples"][t]] for t in tasks}
 scores = {t: {k: v for k, v in found["results"][t].items() if isinstance(v, float)} for t in tasks}
-json.dump({"rows": rows, "scores": scores}, open(out, "w"))
+json.dump({"rows": rows, "docs": docs, "scores": scores}, open(out, "w"))
 """
+
+
+def right_choice(task: str, doc: dict[str, Any]) -> int:
+    """The position of the answer, read from the published row."""
+    if task.startswith("arc"):
+        return list(doc["choices"]["label"]).index(doc["answerKey"])
+    return int(doc["answer"]) - 1 if task == "winogrande" else int(doc["label"])
+
+
+def mean_margin(task: str, docs: list[dict[str, Any]], rows: list[list[list[float]]]) -> float:
+    """By how many nats the right choice beats the likeliest wrong one, from lm-eval's own log-likelihoods."""
+    margins = []
+    for doc, row in zip(docs, rows, strict=True):
+        values = [value for value, _ in row]
+        right = values.pop(right_choice(task, doc))
+        margins.append(right - max(values))
+    return sum(margins) / len(margins)
 
 
 @pytest.mark.hf
@@ -74,10 +94,12 @@ def test_five_tasks_item_by_item(shots: int, items: int, tmp_path: Path) -> None
                 range(len(expected)), key=[b[0] for b in expected].__getitem__
             )
         cell = next(cell for cell in results["cells"] if cell["task"] == task)
-        for score in cell["scores"]:
-            assert score["value"] == pytest.approx(
-                stock["scores"][task][f"{score['metric']},{score['filter']}"], abs=1e-9
-            )
+        expected_scores = {metric: (value, 1e-9) for metric, value in stock["scores"][task].items()}
+        expected_scores[f"{MARGIN},none"] = mean_margin(task, stock["docs"][task], stock["rows"][task]), 2 * TOLERANCE
+        found_scores = {f"{score['metric']},{score['filter']}": score["value"] for score in cell["scores"]}
+        assert found_scores.keys() == {name for name in expected_scores if "_stderr" not in name}
+        for name, value in found_scores.items():
+            assert value == pytest.approx(expected_scores[name][0], abs=expected_scores[name][1])
     print(f"{shots}-shot, {requests} requests: largest difference {largest:.2e} nats, {changed} answers changed")
     assert largest < TOLERANCE
     assert changed == 0
