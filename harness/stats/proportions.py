@@ -9,8 +9,10 @@ from numpy.typing import ArrayLike, NDArray
 from scipy.special import ndtri
 from scipy.stats import binom
 
-FEW = 25  # items that differ: below, a score interval is corrected for continuity
-LOPSIDED = 5  # of these in the rarer direction: below, too
+FEW = 25  # items that differ: below, a score interval is corrected for continuity by CORRECTION
+LOPSIDED = 5  # of these in the rarer direction: below, by LOPSIDED_CORRECTION
+CORRECTION = 0.5  # items
+LOPSIDED_CORRECTION = 0.35  # items: half of one is more than these need
 _HALVINGS = 60  # of an interval of length 2: to the last digit of a float
 
 
@@ -38,9 +40,8 @@ def paired_proportions(
 
     Tango 1998, "Equivalence test and confidence interval for the difference in proportions for the paired-sample
     design": the differences that the score test does not refuse. It has a width where no item differs. Where fewer
-    than :data:`FEW` items do, or fewer than :data:`LOPSIDED` in one of the directions, half an item is added to its
-    reach (a correction for continuity): without, it covers 93 % at worst, by exact enumeration, and a one-sided limit
-    at 5 % errs in 7.8 %; with it, 94.9 % and 5.9 % (tests/harness/test_calibration.py).
+    than :data:`FEW` items do, or fewer than :data:`LOPSIDED` in one of the directions, a part of an item is added to
+    its reach (a correction for continuity): tests/benchmarks/enumeration.py shows what it covers with and without.
 
     Args:
         won, lost: how many items only the one, and only the other, got right; numbers or arrays of one shape.
@@ -79,7 +80,8 @@ def score_statistic(won: Any, lost: Any, items: Any, difference: Any, correction
 
 def _crossing(won: Any, lost: Any, items: Any, outer: Any, inner: Any, z: float) -> NDArray[np.float64]:
     """Where between `outer` and `inner` the statistic, which is 0 within and grows outward, reaches z."""
-    correction = np.where((won + lost < FEW) | (np.minimum(won, lost) < LOPSIDED), 0.5, 0.0)
+    lopsided = np.where(np.minimum(won, lost) < LOPSIDED, LOPSIDED_CORRECTION, 0.0)
+    correction = np.where(won + lost < FEW, CORRECTION, lopsided)
     for _ in range(_HALVINGS):
         middle = (outer + inner) / 2
         beyond = np.abs(score_statistic(won, lost, items, middle, correction)) > z

@@ -10,25 +10,32 @@ from types import ModuleType
 
 import numpy as np
 import pytest
-from scipy.stats import binom
 
 from phibench.harness.stats import resampling
-from phibench.harness.stats.proportions import mcnemar, paired_proportions
 from phibench.harness.stats.sequential import log_capital
 
 PAIRS = 4000
 NOISE = 0.012  # three and a half standard errors of a rate of 5 % of 4,000
 
 
-@pytest.fixture(scope="module")
-def calibration() -> ModuleType:
-    path = Path(__file__).parent.parent / "benchmarks" / "calibration.py"
-    spec = importlib.util.spec_from_file_location("calibration", path)
+def benchmark(name: str) -> ModuleType:
+    path = Path(__file__).parent.parent / "benchmarks" / f"{name}.py"
+    spec = importlib.util.spec_from_file_location(name, path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.modules["calibration"] = module
+    sys.modules[name] = module
     spec.loader.exec_module(module)
     return module
+
+
+@pytest.fixture(scope="module")
+def calibration() -> ModuleType:
+    return benchmark("calibration")
+
+
+@pytest.fixture(scope="module")
+def enumeration() -> ModuleType:
+    return benchmark("enumeration")
 
 
 @pytest.mark.parametrize("items", [50, 500, 5000])
@@ -47,20 +54,14 @@ def test_right_or_wrong(calibration: ModuleType, items: int) -> None:
     [(50, 0.02), (50, 0.2), (50, 0.69), (50, 0.94), (100, 0.1), (100, 0.9), (200, 0.02), (200, 0.5), (300, 0.0635)],
 )
 @pytest.mark.parametrize("winning", [0.0, 0.02, 0.1, 0.25, 0.5])
-def test_tangos_interval_by_enumeration(items: int, differing: float, winning: float) -> None:
+def test_tangos_interval_by_enumeration(enumeration: ModuleType, items: int, differing: float, winning: float) -> None:
     """Exact, over every outcome of any weight, lopsided ones too: no interval and no one-sided limit errs too often."""
-    both, won = (part.ravel() for part in np.meshgrid(np.arange(items + 1), np.arange(items + 1), indexing="ij"))
-    won, both = won[won <= both], both[won <= both]
-    weight = binom.pmf(both, items, differing) * binom.pmf(won, both, winning)
-    won, both, weight = won[weight > 1e-10], both[weight > 1e-10], weight[weight > 1e-10]
-    truth = (2 * winning - 1) * differing
-    low, high = paired_proportions(won, both - won, items)
-    assert weight[(low <= truth) & (truth <= high)].sum() >= 0.94
-    low, high = paired_proportions(won, both - won, items, 0.9)
-    assert weight[high < truth].sum() <= 0.06
-    assert weight[low > truth].sum() <= 0.06
+    found = enumeration.exact(items, differing, winning)
+    assert found.covers >= 0.94
+    assert found.low_errs <= 0.06
+    assert found.high_errs <= 0.06
     if winning == 0.5:
-        assert weight[mcnemar(won, both - won) <= 0.05].sum() <= 0.06
+        assert found.alarms <= 0.06
 
 
 @pytest.mark.parametrize("shape", ["normal", "scores", "losses"])
