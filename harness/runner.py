@@ -34,6 +34,7 @@ from .engine.base import context_length, render_chat
 from .engine.requests import Encoder, Prepared
 from .environment import choose_device, hardware, versions
 from .finishing import Finisher
+from .gate.limits import limit_notes
 from .gate.names import refuse_unmeasured as refuse_unmeasured_rules
 from .gate.run import opened
 from .plan import RunOptions, cell_hash, select, suite_hash
@@ -113,6 +114,7 @@ class Runner:
             refuse_unmeasured(self.suite.claims, [built.info for built in tasks])
             measured = {built.info.name: [metric.name for metric in built.info.metrics] for built in tasks}
             refuse_unmeasured_rules(self.suite.gate, measured, whole=not self.options.only)
+            self._warn(limit_notes(self.suite.gate, [built.info for built in tasks]))
             if not self.options.only:  # the others may have them
                 refuse_unknown_slices(self.suite.statistics.slices, tasks)
             self._work_ahead(base, tasks)
@@ -219,12 +221,12 @@ class Runner:
             context=context_length(base.model.config, tokenizer),
         )
 
-    def _warn(self, breaches: list[str]) -> None:
-        """Say what a suite asks of an adapter otherwise than it was trained to be asked; once."""
-        for breach in breaches:
-            if breach not in self.state.warnings:
-                self.state.warnings.append(breach)
-                self.progress.say(f"warning: {breach}", style="yellow")
+    def _warn(self, notes: list[str]) -> None:
+        """Say what a suite's author should know of it, and keep it for the report; once."""
+        for note in notes:
+            if note not in self.state.warnings:
+                self.state.warnings.append(note)
+                self.progress.say(f"warning: {note}", style="yellow")
 
     def _announce(self, factory: VariantFactory) -> None:
         """List every variant and task, and find out which cells are already there."""

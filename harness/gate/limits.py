@@ -9,7 +9,7 @@ from collections.abc import Sequence
 
 from ...errors import UserError
 from ..outcomes import Gap, Outcomes
-from ..results import STOPPED, MetricInfo
+from ..results import STOPPED, MetricInfo, TaskInfo
 from ..shares import is_share
 from ..values import CellValues
 from .spec import GateSpec, RuleSpec
@@ -46,13 +46,29 @@ def refuse_impossible(targets: Sequence[Target], run: Outcomes, against: Outcome
             )
 
 
-def limit_notes(spec: GateSpec | None) -> list[str]:
-    """Limits that no score can be beyond, as far as the metrics' names tell; before anything is asked."""
-    return [
-        f"gate.rules[{i}].{rule.condition}: {_said(rule)}: {rule.metric} lies between 0 and 1; {_FIX}"
-        for i, rule in enumerate(spec.rules if spec is not None else [])
-        if not _possible(rule) and rule.metric is not None and _named_share(rule.metric)
-    ]
+def limit_notes(spec: GateSpec | None, tasks: Sequence[TaskInfo] = ()) -> list[str]:
+    """Limits that no score can be beyond, as far as the metrics' names tell; before anything is asked.
+
+    Args:
+        spec: a suite's gate, if it has one.
+        tasks: those that will be asked, where they are known: they tell which metrics a rule that names none is about.
+    """
+    notes = []
+    for i, rule in enumerate(spec.rules if spec is not None else []):
+        metrics = _metrics(rule, tasks)
+        if not _possible(rule) and metrics and all(map(_named_share, metrics)):
+            said = f"{_said(rule)}: {', '.join(metrics)} lies between 0 and 1"
+            notes.append(f"gate.rules[{i}].{rule.condition}: {said}; {_FIX}")
+    return notes
+
+
+def _metrics(rule: RuleSpec, tasks: Sequence[TaskInfo]) -> list[str]:
+    """The metrics that a rule is about: the one it names, or the leading one of each task that it binds."""
+    if rule.metric is not None:
+        return [rule.metric]
+    named = rule.group or rule.tasks
+    leading = [info.headline[0] for info in tasks if info.headline and (named is None or info.name in named)]
+    return list(dict.fromkeys(leading))
 
 
 def _possible(rule: RuleSpec) -> bool:

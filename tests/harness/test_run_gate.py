@@ -132,6 +132,20 @@ def test_what_cannot_be_judged_is_refused_before_anything_is_asked(phibench: Com
     assert not Path("out/results.json").exists()
 
 
+def test_a_limit_in_per_cent_is_told_before_anything_is_asked_and_refused_by_the_answers(
+    phibench: Command, base: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write(base, "[[gate.rules]]\nmax_loss = 5\ntask = 'mini_arc_easy'\n")
+    ended = run(phibench)
+    assert ended.code == 2, ended.all
+    assert "gate.rules[0].max_loss: 5 can never fail: acc_norm on mini_arc_easy lies between 0 and 1" in ended.err
+    assert "warning: gate.rules[0].max_loss: 5 can never fail: acc_norm lies between 0 and 1" in ended.out
+    monkeypatch.setattr(TreeEngine, "score_all", _never)
+    write(base, PASSES)  # the answers stand
+    assert run(phibench).code == 0
+    assert "can never" not in Path("out/report.md").read_text(encoding="utf-8")
+
+
 def test_a_run_that_was_stopped_keeps_no_verdict(
     phibench: Command, base: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
