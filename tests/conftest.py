@@ -7,6 +7,7 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # as the command line does:
 os.environ.setdefault("GOMP_SPINCOUNT", "3000")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ.setdefault("TRITON_INTERPRET", "1")  # kernels run without a GPU; triton reads it when it is imported
+os.environ.setdefault("HF_HUB_OFFLINE", "1")  # nothing here may ask the hub, or wait for it
 os.environ.setdefault("CUDA_VISIBLE_DEVICES", "")  # the references in these tests are written for the CPU
 
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # as a shell starts what runs behind it; tests press Ctrl-C

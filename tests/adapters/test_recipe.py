@@ -328,8 +328,7 @@ def test_no_rows(tmp_path: Path) -> None:
         rows_of(write(tmp_path, rows=""))
 
 
-def test_a_dataset_that_is_not_there(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+def test_a_dataset_that_is_not_there() -> None:
     spec = RowsSpec(path="nobody/nothing-at-all", split="train")
     with pytest.raises(UserError, match="the dataset cannot be read") as caught:
         read_rows(spec, Path("mine.toml"), offline=True)

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats as scipy_stats
 from scipy.optimize import minimize_scalar
@@ -198,6 +198,7 @@ def test_holm_and_benjamini_hochberg_by_hand() -> None:
     assert adjusted(p, "none") == p
 
 
+@settings(max_examples=30)  # statsmodels collects garbage at each call
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=40))
 def test_corrections_are_statsmodels(p_values: list[float]) -> None:
     for method in ("holm", "fdr_bh"):

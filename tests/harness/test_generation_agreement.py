@@ -118,7 +118,6 @@ def test_dialogsum_token_by_token(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     import datasets
 
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", str(benchmark_cache(tmp_path) / "datasets"))
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
     base = real_base()
     asked = prompts("dialogsum", int(os.environ.get("PHIBENCH_TEST_LIMIT", "4")), base.tokenizer)
     same, ties = check(clone_to(base.model, torch.device("cpu")), base.tokenizer, asked)

@@ -64,7 +64,6 @@ def test_five_tasks_item_by_item(shots: int, items: int, tmp_path: Path) -> None
     limit = os.environ.get("PHIBENCH_TEST_LIMIT", str(items))
     env = os.environ | {
         "HF_HOME": str(benchmark_cache(tmp_path)),
-        "HF_HUB_OFFLINE": "1",
         "TQDM_DISABLE": "1",
         "TOKENIZERS_PARALLELISM": "false",
     }
