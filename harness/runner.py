@@ -14,7 +14,6 @@ from collections.abc import Iterator
 from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 
@@ -26,18 +25,20 @@ from ..adapters.spec import VariantSpec
 from ..adapters.variants import VariantFactory
 from ..errors import UserError
 from ..files import sha256_json
+from .built_tasks import BuiltTasks
+from .cell_hashes import cell_hashes
 from .claims import refuse_unmeasured
 from .contract import folder_breaches, suite_breaches, token_names
 from .divergence import References
 from .early_stopping import EarlyStopping
-from .engine.base import context_length, render_chat
+from .engine.base import context_length
 from .engine.requests import Encoder, Prepared
 from .environment import choose_device, hardware, versions
 from .finishing import Finisher
 from .gate.limits import limit_notes
 from .gate.names import refuse_unmeasured as refuse_unmeasured_rules
 from .gate.run import opened
-from .plan import RunOptions, cell_hash, select, suite_hash
+from .plan import RunOptions, select, suite_hash
 from .progress import RunProgress
 from .prompt_pairs import other_prompts
 from .results import CellResult, FileHash, Manifest, TaskInfo, VariantInfo
@@ -46,7 +47,7 @@ from .run_folder import RunFolder
 from .run_state import RunState, now
 from .slice_fields import refuse_unknown_slices
 from .suite_file import SuiteFile
-from .tasks import BuiltTask, Prompting, build, load_tasks
+from .tasks import BuiltTask, load_tasks
 from .variant_run import VariantRun
 from .weight_error import weight_error
 
@@ -89,7 +90,6 @@ class Runner:
         self.selection = select(file.suite, options.only)
         self.device = choose_device(options.device or file.suite.engine.device)
         self.state = RunState(folder, self._manifest(file))
-        self._built: dict[str, list[BuiltTask]] = {}
         self._prepared: defaultdict[str, Prepared] = defaultdict(Prepared)  # encoded requests, by tokenizer
         self._references = References()
         self._early: EarlyStopping | None = None
@@ -105,12 +105,13 @@ class Runner:
         try:
             self._warn(suite_breaches(self.suite))
             with self._said("reading tasks and data"):
-                self._loaded_tasks = load_tasks(self.suite, self.selection.tasks)
+                loaded = load_tasks(self.suite, self.selection.tasks)
+            self._tasks = BuiltTasks(self.suite, loaded, self.options.limit, self._said)
             with self._said(f"loading {self.suite.base.model}"):
                 base = load_base(self.suite.base, offline=self.options.offline, weights=self._weights)
             pinned = pin_ahead(base.model) if self.device.type == "cuda" else None
             self._choose(base)
-            tasks = self._tasks_for(base.tokenizer)
+            tasks = self._tasks.all(base.tokenizer)
             refuse_unmeasured(self.suite.claims, [built.info for built in tasks])
             measured = {built.info.name: [metric.name for metric in built.info.metrics] for built in tasks}
             refuse_unmeasured_rules(self.suite.gate, measured, whole=not self.options.only)
@@ -202,7 +203,7 @@ class Runner:
         used = {variant.adapter for variant in self.selection.order if variant.adapter}
         used |= {self.suite.adapters[name].null_of or name for name in used}
         wanted = {name: spec for name, spec in self.suite.adapters.items() if name in used}
-        self._adapters.find(wanted, base, self._tasks_for(base.tokenizer))
+        self._adapters.find(wanted, base, self._tasks.all(base.tokenizer))
         self.state.manifest.adapters += self._adapters.infos
         return self._adapters.found
 
@@ -242,14 +243,21 @@ class Runner:
                 info.parts = factory.parts(spec)
                 info.identity = sha256_json(info.parts)
             if spec.name in selected and spec.adapter not in self._adapters.untrained:
-                asked += [(spec, built) for built in self._asked(factory.tokenizer(spec), spec.name)]
+                asked += [(spec, built) for built in self._tasks.asked(factory.tokenizer(spec), spec.name)]
             infos.append(info)
         first = next((spec for spec in self.selection.variants if spec.adapter not in self._adapters.untrained), None)
         tokenizer = factory.base.tokenizer if first is None else factory.tokenizer(first)
-        tasks = [built.info for built in self._tasks_for(tokenizer)]
+        tasks = [built.info for built in self._tasks.all(tokenizer)]
         self._warn_of_prompts(factory, asked)
         self._early = self._early_stopping(infos, tasks)
-        self._hashes = self._cell_hashes(factory, asked)
+        self._hashes = cell_hashes(
+            self.suite,
+            factory,
+            asked,
+            early=self._early,
+            untrained=self._adapters.untrained,
+            device=self.device.type,
+        )
         self.state.announce(infos, tasks, self._hashes)
 
     def _warn_of_prompts(self, factory: VariantFactory, asked: list[tuple[VariantSpec, BuiltTask]]) -> None:
@@ -258,7 +266,7 @@ class Runner:
         baseline = next(spec for spec in self.suite.all_variants() if spec.name == name)
         if baseline.adapter is not None and baseline.adapter not in self._adapters.found:
             return
-        base = self._tasks_for(factory.tokenizer(baseline))
+        base = self._tasks.all(factory.tokenizer(baseline))
         for spec in self.selection.variants:
             self._warn(other_prompts(spec.name, [built for one, built in asked if one.name == spec.name], name, base))
 
@@ -269,44 +277,6 @@ class Runner:
         self.state.manifest.variants, self.state.manifest.tasks = variants, tasks
         against, rules = opened(gate)
         return EarlyStopping(rules, self.state, against, seed=self.suite.seeds.generation)
-
-    def _cell_hashes(
-        self, factory: VariantFactory, asked: list[tuple[VariantSpec, BuiltTask]]
-    ) -> dict[tuple[str, str], str]:
-        """The hash of every cell that is asked; of those that may stop early, with what decides when."""
-
-        def hashed(spec: VariantSpec, built: BuiltTask, early: list[object] | None = None) -> str:
-            reference = self._reference(factory, spec, built)
-            identity = factory.identity(spec)
-            return cell_hash(identity, built, self.suite, self.device.type, reference=reference, early=early)
-
-        plain = {(spec.name, built.info.name): hashed(spec, built) for spec, built in asked}
-        early = {
-            (spec.name, built.info.name): hashed(spec, built, self._early.identity(spec.name, built.info.name, plain))
-            for spec, built in asked
-            if self._early is not None and self._early.may_stop(spec.name, built)
-        }
-        return plain | early
-
-    def _reference(self, factory: VariantFactory, spec: VariantSpec, built: BuiltTask) -> str | None:
-        """The identity of the variant whose distributions a task's divergence is measured from.
-
-        Raises:
-            UserError: the two do not read text alike.
-        """
-        if built.spec.divergence is None:
-            return None
-        name = built.spec.divergence.reference
-        reference = next(one for one in self.suite.all_variants() if one.name == name)
-        if reference.adapter in self._adapters.untrained:
-            return None
-        if factory.parts(reference)["tokenizer"] != factory.parts(spec)["tokenizer"]:
-            raise UserError(
-                f"the tokenizers of {spec.name} and {name} differ: their next tokens are not the same things",
-                where=f"tasks: {built.info.name}.divergence",
-                fix="name in the task's variants those that share the reference's tokenizer",
-            )
-        return factory.identity(reference)
 
     def _is_reference(self, spec: VariantSpec, built: BuiltTask) -> bool:
         """Whether a variant is what the divergence of other variants' unfinished cells of a task is measured from."""
@@ -319,30 +289,6 @@ class Runner:
             )
         )
 
-    def _asked(self, tokenizer: Any, variant: str) -> list[BuiltTask]:
-        """The tasks that are asked of a variant."""
-        return [built for built in self._tasks_for(tokenizer) if built.info.asks(variant)]
-
-    def _tasks_for(self, tokenizer: Any) -> list[BuiltTask]:
-        """The tasks with their requests, built once for each way prompts are wrapped."""
-        base = self.suite.base
-        key = (
-            "plain" if not base.chat_template else sha256_json([tokenizer.chat_template, tokenizer.special_tokens_map])
-        )
-        if key not in self._built:
-            prompting = Prompting(
-                chat_template=(lambda *args, **kw: render_chat(tokenizer, *args, **kw)) if base.chat_template else None,
-                system_instruction=base.system_instruction,
-                fewshot_as_multiturn=base.fewshot_as_multiturn,
-                key=key,
-            )
-            with self._said("building requests"):
-                self._built[key] = [
-                    build(self.suite, loaded, prompting, _least(self.options.limit, loaded[0].limit))
-                    for loaded in self._loaded_tasks
-                ]
-        return self._built[key]
-
     # ---- cells
 
     def _run_variant(self, factory: VariantFactory, spec: VariantSpec, finisher: Finisher) -> None:
@@ -350,9 +296,9 @@ class Runner:
             self._unmade(factory, spec, finisher)
             return
         tokenizer = factory.tokenizer(spec)
-        asked = self._asked(tokenizer, spec.name) if spec in self.selection.variants else []
+        asked = self._tasks.asked(tokenizer, spec.name) if spec in self.selection.variants else []
         waiting = [built for built in asked if not self.state.is_done(spec.name, built.info.name)]
-        measured_from = [b for b in self._tasks_for(tokenizer) if self._is_reference(spec, b) and b not in waiting]
+        measured_from = [b for b in self._tasks.all(tokenizer) if self._is_reference(spec, b) and b not in waiting]
         if not waiting and not measured_from:
             self.progress.say(f"✓ {spec.name}: every cell is already here")
             return
@@ -404,7 +350,7 @@ class Runner:
         """Put down every cell of a variant whose adapter is not there."""
         error = self._adapters.untrained[str(spec.adapter)]
         self.state.variant(spec.name).error = error
-        for built in self._asked(factory.base.tokenizer, spec.name) if spec in self.selection.variants else []:
+        for built in self._tasks.asked(factory.base.tokenizer, spec.name) if spec in self.selection.variants else []:
             finisher.failed(CellResult(variant=spec.name, task=built.info.name), error)
 
     @contextmanager
@@ -414,8 +360,3 @@ class Runner:
         with self.progress.bar(what, None):
             yield
         _log.info("%s: %.2f s", what, time.perf_counter() - started)
-
-
-def _least(*limits: int | None) -> int | None:
-    """The smallest of the limits given; None when there is none."""
-    return min((limit for limit in limits if limit is not None), default=None)

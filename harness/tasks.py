@@ -19,6 +19,7 @@ from .suite import Suite, TaskSpec
 from .task_errors import task_error
 from .templates import render_once, templates
 
+LoadedTask = tuple[TaskSpec, Any, list[FileHash]]  # the suite's entry, lm-eval's Task, the files of its data
 KINDS = ("multiple_choice", "loglikelihood", "loglikelihood_rolling", "generate_until")
 
 
@@ -64,14 +65,14 @@ class BuiltTask:
         return sha256_json([(item.item_hash, item.prompt_hash) for item in self.items])
 
 
-def load_tasks(suite: Suite, specs: Sequence[TaskSpec]) -> list[tuple[TaskSpec, Any, list[FileHash]]]:
+def load_tasks(suite: Suite, specs: Sequence[TaskSpec]) -> list[LoadedTask]:
     """Load the suite's tasks (groups and tags become their tasks) with their data.
 
     Raises:
         UserError: for unknown tasks, data that cannot be had, overrides that do not fit, unsafe tasks.
     """
     manager = manager_for([spec.name for spec in specs], [Path(path) for path in suite.include])
-    loaded: dict[str, tuple[TaskSpec, Any, list[FileHash]]] = {}
+    loaded: dict[str, LoadedTask] = {}
     with templates():
         for spec in specs:
             for name, changes in task_leaves(manager, spec.name):
@@ -194,9 +195,7 @@ def _try_out(task: Any, spec: TaskSpec) -> None:
         raise UserError(f"the task does not take these options: {text}", where=where) from error
 
 
-def build(
-    suite: Suite, loaded: tuple[TaskSpec, Any, list[FileHash]], prompting: Prompting, limit: int | None
-) -> BuiltTask:
+def build(suite: Suite, loaded: LoadedTask, prompting: Prompting, limit: int | None) -> BuiltTask:
     """Build a task's requests.
 
     Args:
