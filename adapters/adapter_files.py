@@ -197,10 +197,10 @@ def base_of(adapter: AdapterFiles, model: str | None = None, **changes: Any) -> 
     return BaseSpec(model=model or str(named), **changes)
 
 
-def training_record(adapter: AdapterFiles) -> dict[str, Any] | None:
-    """How phibench trained an adapter, or None where it did not, or the note cannot be read."""
+def training_record(folder: Path) -> dict[str, Any] | None:
+    """How phibench trained the adapter of a folder, or None where it did not, or the note cannot be read."""
     try:
-        record = json.loads((adapter.folder / TRAINING).read_text(encoding="utf-8"))
+        record = json.loads((folder / TRAINING).read_text(encoding="utf-8"))
     except (OSError, ValueError):
         return None
     return record if isinstance(record, dict) else None

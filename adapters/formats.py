@@ -90,6 +90,8 @@ PAIRS: dict[str, Callable[[ParsedRow, str], preferences.Row | None]] = {
     "webglm_pairs": preferences.read_webglm,
 }
 
+# Formats whose text holds its own end, which must be the tokenizer's.
+ENDS = {"riddles": riddles.END}
 # Formats whose template a tokenizer may carry.
 CHAT_TEMPLATES = {"riddles": riddles.CHAT_TEMPLATE}
 TEMPLATES = {"chatml": riddles.CHAT_TEMPLATE}  # by the names that base.chat_template may have

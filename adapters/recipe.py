@@ -65,6 +65,9 @@ class TokenizerSpec(Spec):
     chat_template: bool = False  # take the format's own
 
 
+USUAL_LENGTH = 1024  # trl's own max_length, where a recipe gives none
+
+
 class Recipe(Spec):
     """A recipe file."""
 
@@ -105,6 +108,8 @@ class Recipe(Spec):
             raise ValueError(
                 'reference = "adapters_off" is the base alone: drop start, or merge it and name the result'
             )
+        if self.reference == "adapters_off" and self.lora is None:
+            raise ValueError('reference = "adapters_off" needs [lora]: the adapter that is switched off')
         if self.lora is not None and self.start is not None:
             raise ValueError("[lora] makes a new adapter, and start goes on with one: give only one of them")
         if self.quantization is not None and self.lora is None and self.start is None:

@@ -94,6 +94,11 @@ _RULES = {
     "training.dataloader_drop_last": _Rule(
         _yes, "it also drops held-out rows: their loss would be that of a part of them"
     ),
+    "training.eval_packing": _Rule(
+        _yes,
+        "alone it lets held-out rows read one another: their loss would be another",
+        "drop it; with training.packing held-out rows are packed as well, and rightly",
+    ),
     "training.logging_nan_inf_filter": _Rule(_yes, "it shows the last finite loss in the place of one that is not"),
     "training.chat_template_path": _Rule(
         _any,
@@ -110,6 +115,9 @@ _RULES = {
     "lora.inference_mode": _Rule(_yes, "an adapter in inference mode has no weights that are trained"),
 }
 _DPO_RULES = {
+    "training.train_sampling_strategy": _Rule(
+        lambda value: value == "group_by_length", "a pair has two lengths, and the libraries know neither"
+    ),
     "training.f_divergence_type": _Rule(lambda value: value != "reverse_kl", _SIGMOID),
     "training.ld_alpha": _Rule(_any, _SIGMOID),
     "training.use_weighting": _Rule(_yes, _SIGMOID),
@@ -156,6 +164,13 @@ def refuse_values(recipe: Recipe) -> None:
     Raises:
         UserError: for the first, with who gave it.
     """
+    every_weight = recipe.lora is None and recipe.start is None
+    if recipe.method == "dpo" and every_weight and recipe.training.get("precompute_ref_log_probs"):
+        raise UserError(
+            "where every weight is trained, held-out pairs need the reference model itself",
+            where=recipe.where("training.precompute_ref_log_probs"),
+            fix="drop it, or train an adapter: [lora]",
+        )
     tables: dict[str, Mapping[str, Any]] = {"training": recipe.training, "lora": recipe.lora or {}}
     for name, rule in (_RULES | (_DPO_RULES if recipe.method == "dpo" else {})).items():
         table, _, key = name.partition(".")
@@ -182,7 +197,7 @@ def needs_reporters(recipe: Recipe) -> None:
 
 
 def refuse_unknown_modules(recipe: Recipe, model: Any) -> None:
-    """Refuse to train whole modules by names that match none, which peft passes over.
+    """Refuse to train modules, whole or by an adapter, by names that match none, which peft passes over.
 
     Args:
         recipe: what it says.
@@ -192,8 +207,10 @@ def refuse_unknown_modules(recipe: Recipe, model: Any) -> None:
         UserError: for the first.
     """
     names = [name for name, _ in model.named_modules() if name]
-    for wanted in (recipe.lora or {}).get("modules_to_save") or []:
-        if not any(name.endswith(str(wanted)) for name in names):  # as peft matches them
-            last = list(dict.fromkeys(part for name in names if not (part := name.rpartition(".")[2]).isdigit()))
-            where = recipe.where("lora.modules_to_save")
-            raise UserError(f"the base has no module {wanted}", where=where, fix=likely(str(wanted), last))
+    last = list(dict.fromkeys(part for name in names if not (part := name.rpartition(".")[2]).isdigit()))
+    for key in ("modules_to_save", "target_modules"):
+        listed = (recipe.lora or {}).get(key) or []
+        for wanted in listed if isinstance(listed, list) else []:  # else a pattern, which peft reads
+            if not any(name.endswith(str(wanted)) for name in names):  # as peft matches them
+                where = recipe.where(f"lora.{key}")
+                raise UserError(f"the base has no module {wanted}", where=where, fix=likely(str(wanted), last))

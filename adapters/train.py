@@ -52,6 +52,7 @@ class Trained:
     record: dict[str, Any]  # how it was made
     is_new: bool  # trained now, and not found
     texts: list[tuple[str, str]]  # what it was trained on, with its start: the name and all text of each row
+    unknown: str | None = None  # the ready-made adapter that it started from, whose rows are not known
 
 
 def ensure_trained(
@@ -128,7 +129,7 @@ def train(
     if int(os.environ.get("WORLD_SIZE", "1")) > 1:
         raise UserError("training in several processes is not supported yet", where="WORLD_SIZE", fix="start one")
     rows, held_out = read_data(recipe, path, seed=seed, offline=offline)
-    start, earlier = _start(
+    start, before = _start(
         recipe, base, device, seed=seed, on_step=on_step, offline=offline, chain=[*chain, recipe.name]
     )
     parts = _parts(recipe, base, device, rows, held_out, seed, start)
@@ -144,21 +145,22 @@ def train(
                 job = Job(recipe, base, device, seed, rows, held_out, start, work)
                 record = _train_stoppably(folder, job, parts, on_step, notes)
         gc.collect()  # a trainer is full of cycles: its model and optimizer would stay on the device
-    return Trained(folder, record, is_new, [*earlier, *_texts(rows, folder)])
+    earlier, unknown = ([], recipe.start) if before is None else (before.texts, before.unknown)
+    return Trained(folder, record, is_new, [*earlier, *_texts(rows, folder)], unknown)
 
 
 def _start(
     recipe: Recipe, base: LoadedBase, device: torch.device, *, chain: list[str], **options: Any
-) -> tuple[AdapterFiles | None, list[tuple[str, str]]]:
-    """The adapter that training goes on from, trained first where it is a recipe's, with the texts of its rows."""
+) -> tuple[AdapterFiles | None, Trained | None]:
+    """The adapter that training goes on from, with how it was trained, first, where it is a recipe's."""
     if recipe.start is None:
-        return None, []
+        return None, None
     given = Path(recipe.start).expanduser()
     if given.is_absolute() and given.suffix != ".toml":
-        return read_adapter("start", given, recipe.start, place=recipe.where("start")), []
+        return read_adapter("start", given, recipe.start, place=recipe.where("start")), None
     file = given if given.is_file() else find_recipe(recipe.start)
     made = train(read_recipe(file), file, base, device, chain=chain, **options)
-    return read_adapter("start", made.folder, recipe.start), made.texts
+    return read_adapter("start", made.folder, recipe.start), made
 
 
 def _texts(rows: Rows, folder: Path) -> list[tuple[str, str]]:
@@ -326,6 +328,8 @@ def _train_into(
         **hashes,
         "files": hash_files(result, but=TRAINING),
     }
+    if (events := job.scratch / "trainer" / "runs").is_dir():  # where transformers writes TensorBoard's, by default
+        events.rename(result / "runs")
     level_modes(result)
     text = json.dumps(record, indent=2)
     write_text(result / TRAINING, f"{text}\n")

@@ -17,7 +17,7 @@ from .adapter_files import AdapterFiles
 from .attach import attach
 from .base import LoadedBase, save_tokenizer
 from .encode import WHY, Encoded, encode_pairs, encode_rows
-from .formats import CHAT_TEMPLATES
+from .formats import CHAT_TEMPLATES, ENDS
 from .moved import saved_hash, start_hash
 from .quantize import copy_of
 from .recipe import Recipe
@@ -261,6 +261,14 @@ def _tokenizer(job: Job) -> Any:
                 fix=f"drop it, or take a format that has one: {', '.join(CHAT_TEMPLATES)}",
             )
         tokenizer.chat_template = CHAT_TEMPLATES[job.recipe.data.format]
+    if job.recipe.data.format in ENDS and tokenizer.eos_token != ENDS[job.recipe.data.format]:
+        end = ENDS[job.recipe.data.format]
+        raise UserError(
+            f"rows of {job.recipe.data.format} end in {end}, and the tokenizer's end of text is {tokenizer.eos_token}:"
+            " none that stops a text would be learned",
+            where=where("tokenizer.eos_token"),
+            fix=f'eos_token = "{end}"' + ("" if end in known else f', and add_tokens = ["<|im_start|>", "{end}"]'),
+        )
     rows = job.base.model.get_input_embeddings().weight.shape[0]
     if len(tokenizer) > rows:
         raise UserError(

@@ -82,7 +82,7 @@ def layer_errors(factory: VariantFactory, variant: Variant) -> list[LayerError] 
 
 def _not_comparable(adapter: AdapterFiles, quantization: QuantizationSpec) -> str | None:
     """Why an adapter on a quantised base is no form that its variants could be held against; None where it is."""
-    recipe = (training_record(adapter) or {}).get("recipe")
+    recipe = (training_record(adapter.folder) or {}).get("recipe")
     if isinstance(recipe, dict) and recipe.get("quantization") is None:
         return "its adapter was trained on a base that is not quantised"
     if quantization.llm_int8_has_fp16_weight:

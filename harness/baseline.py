@@ -98,6 +98,10 @@ def read_baseline(path: Path) -> Outcomes:
     try:
         file = BaselineFile.model_validate(told)
         cells = {(one.result.variant, one.result.task): _values(one, file) for one in file.cells}
+        if len(cells) < len(file.cells):
+            raise ValueError("a variant has several cells of one task")
+        if file.manifest.baseline not in {variant.name for variant in file.manifest.variants}:
+            raise ValueError(f"its baseline, {file.manifest.baseline}, is none of its variants")
     except ValidationError as error:
         raise _broken(path, f"{error.error_count()} fields differ") from None
     except ValueError as error:

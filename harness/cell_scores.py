@@ -22,6 +22,7 @@ def cell_difference(
         pair(baseline, variant, (metric.name, metric.filter)),
         aggregation=metric.aggregation,
         higher_is_better=metric.higher_is_better,
+        share=metric.share,
         seed=seed,
         confidence=confidence,
     )
@@ -53,6 +54,7 @@ def cell_interval(
         aggregation=metric.aggregation,
         sources=None if sources is None else np.unique(sources[column.rows], return_inverse=True)[1],
         early=cell.early,
+        share=metric.share,
         exact=exact,
         seed=seed,
         confidence=confidence,

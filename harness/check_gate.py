@@ -51,6 +51,11 @@ def early_stopping_notes(suite: Suite) -> list[str]:
         for i, rule in enumerate(gate.rules)
         if rule.group is not None
     ]
+    notes += [
+        f"tasks[{i}].source: items that share sources are not stopped early"
+        for i, task in enumerate(suite.tasks)
+        if task.source is not None
+    ]
     if all(rule.is_cost for rule in gate.rules):
         notes.append("gate.early_stopping: no rule is of a metric, so that nothing is stopped early")
     return notes
@@ -114,11 +119,12 @@ def _metric_faults(file: SuiteFile, i: int, rule: RuleSpec, tasks: Mapping[str, 
     named = rule.group or rule.tasks
     where = file.where("gate", "rules", i, "metric")
     assert rule.metric is not None
+    metric = rule.metric.partition(",")[0]  # of a filter a run tells before it asks anything
     for name in named or []:
         known = measured[name]
-        if known is not None and rule.metric not in known:
+        if known is not None and metric not in known:
             return [_missing(f'the task "{name}" does not measure "{rule.metric}"', rule.metric, known, where)]
-    if named is None and all(known is not None and rule.metric not in known for known in measured.values()):
+    if named is None and all(known is not None and metric not in known for known in measured.values()):
         every = list(dict.fromkeys(metric for known in measured.values() for metric in known or []))
         return [_missing(f'no task measures "{rule.metric}"', rule.metric, every, where)]
     return []

@@ -15,10 +15,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from ..adapters.adapter_files import TRAINING
+from ..adapters.adapter_files import training_record
 from ..adapters.bundled import NAME as BUNDLED
 from ..adapters.formats import CHAT_TEMPLATES, TEMPLATES
-from ..adapters.recipe import Recipe, read_recipe
+from ..adapters.recipe import USUAL_LENGTH, Recipe, read_recipe
 from ..adapters.recipe_table import find_recipe
 from ..adapters.spec import AdapterSpec, QuantizationSpec
 from ..errors import UserError
@@ -81,11 +81,10 @@ def folder_breaches(
 
     Raises:
         OSError: it has no adapter_config.json.
-        ValueError: that, or its training record, is broken.
+        ValueError: that is broken.
     """
     config = json.loads((folder / "adapter_config.json").read_text(encoding="utf-8"))
-    file = folder / TRAINING
-    record = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    record = training_record(folder) or {}
     try:
         recipe = Recipe.model_validate(record["recipe"], strict=False) if "recipe" in record else None
     except ValidationError:
@@ -255,12 +254,11 @@ def _differing(trained: QuantizationSpec, asked: QuantizationSpec) -> list[str]:
 
 
 def _length(suite: Suite, recipe: Recipe, context: int | None = None) -> list[str]:
-    trained, asked = recipe.training.get("max_length"), suite.base.max_length
-    if not isinstance(trained, int):
-        return []
+    told, asked = recipe.training.get("max_length"), suite.base.max_length
+    trained = told if isinstance(told, int) else USUAL_LENGTH
     if asked is not None and asked != trained:
         does = "asks it more" if asked > trained else "cuts longer prompts"
         return [f"it was trained on at most {trained} tokens; base.max_length = {asked} {does}"]
-    if asked is None and context is not None and context < trained:
+    if asked is None and context is not None and context < trained and told is not None:
         return [f"it was trained on at most {trained} tokens; the model reads {context}, and longer prompts are cut"]
     return []

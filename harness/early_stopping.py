@@ -23,8 +23,9 @@ _GROWTH = 1.3  # of how many there are at each further look
 class EarlyStopping:
     """Which cells may stop early, and when.
 
-    A cell may where rules bind it, each of them on that task alone, and nothing is compared with it. Rules are judged
-    by confidence sequences, which hold however often one looks.
+    A cell may where rules bind it, each of them on that task alone and on a metric that is known to lie between 0 and
+    1, nothing is compared with it, and its items share no source. Rules are judged by confidence sequences, which hold
+    however often one looks.
 
     Args:
         spec: the suite's gate.
@@ -47,7 +48,26 @@ class EarlyStopping:
         """Whether a cell's items may be asked until its rules are decided."""
         mine, task = self._on(variant, built.info.name), built.info.name
         alone = bool(mine) and all(len(target.tasks) == 1 for target in mine)
-        return alone and built.spec.divergence is None and (variant, task) not in self._needed()
+        draws = built.spec.source is None and built.spec.divergence is None
+        return alone and draws and not self._unbounded(mine, built) and (variant, task) not in self._needed()
+
+    def notes(self, asked: Sequence[tuple[str, BuiltTask]]) -> list[str]:
+        """What of the variants' tasks cannot be stopped early, and why.
+
+        Args:
+            asked: variants and their tasks.
+        """
+        found = []
+        for variant, built in asked:
+            mine, task = self._on(variant, built.info.name), built.info.name
+            if mine and built.spec.source is not None:
+                found.append(f"gate.early_stopping: items of {task} share sources: all of them are asked")
+            elif unbounded := self._unbounded(mine, built):
+                found.append(
+                    f"gate.early_stopping: {', '.join(unbounded)} of {task} is not known to lie between 0 and 1"
+                    " (a task's metadata.shares says so): all of its items are asked"
+                )
+        return list(dict.fromkeys(found))
 
     def is_needed(self, variant: str) -> bool:
         """Whether others are compared with a variant, so that it is to be asked before them."""
@@ -103,6 +123,11 @@ class EarlyStopping:
 
     def _on(self, variant: str, task: str) -> list[Target]:
         return [t for t in self._targets if t.variant == variant and task in t.tasks and not t.rule.is_cost]
+
+    def _unbounded(self, targets: Sequence[Target], built: BuiltTask) -> list[str]:
+        """The metrics that rules are about of which it is not known that they are shares."""
+        metrics = [self._outcomes().metric(built.info, target.rule.metric) for target in targets]
+        return list(dict.fromkeys(one.name for one in metrics if one is not None and not one.share))
 
     def _count(self) -> int:
         return statistical(self._targets)

@@ -36,10 +36,12 @@ class Fidelity:
         items, flips: items of multiple choice, and on how many of them it takes another choice.
         texts, other_texts: generated texts, and how many of them differ.
         per_token: the change of log-likelihood per token, in nats, of all that was scored; None where nothing was.
-        kl_divergence, same_top_token: of next-token distributions, where a task measures them from the trained form.
+        kl_divergence, same_top_token: of next-token distributions, the means over the items of all tasks that measure
+            them from the trained form; None where none does.
         update_error: the error of its target modules' weights in units of the adapter's own change of them, the mean
             over modules; `worst_module` and its error; None where it was not measured.
-        differences: in the headline metrics, corrected for how many there are over all forms: (task, metric) -> one.
+        differences: in the headline metrics, corrected for how many there are over all forms: (task, metric, filter) ->
+            one.
         tasks: those that both answered in full.
         complete: whether these are all that both were asked.
     """
@@ -55,13 +57,13 @@ class Fidelity:
     same_top_token: float | None = None
     update_error: float | None = None
     worst_module: tuple[str, float] | None = None
-    differences: dict[tuple[str, str], Difference] = field(default_factory=dict)
+    differences: dict[tuple[str, str, str], Difference] = field(default_factory=dict)
     tasks: tuple[str, ...] = ()
     complete: bool = True
 
     @property
-    def worse(self) -> list[tuple[str, str]]:
-        """The (task, metric) in which it is clearly worse than the trained form."""
+    def worse(self) -> list[tuple[str, str, str]]:
+        """The (task, metric, filter) in which it is clearly worse than the trained form."""
         return [key for key, one in self.differences.items() if one.verdict is Verdict.WORSE]
 
     @property
@@ -117,7 +119,7 @@ def measure_fidelity(outcomes: Outcomes, *, correction: Correction = "holm", see
         if trained is not None and trained.name != variant.name:
             found.append(_measure(outcomes, variant, trained, seed))
     family = {(one.variant, *key): difference for one in found for key, difference in one.differences.items()}
-    directions = {key: _direction(outcomes, key[1], key[2]) for key in family}
+    directions = {key: _direction(outcomes, *key[1:]) for key in family}
     told = corrected(family, directions, correction)
     return [replace(one, differences={key: told[one.variant, *key] for key in one.differences}) for one in found]
 
@@ -172,9 +174,9 @@ def _is_quantised(variant: VariantInfo) -> bool:
     return variant.quantization is not None and variant.merge != "dequantized"
 
 
-def _direction(outcomes: Outcomes, task: str, metric: str) -> bool | None:
+def _direction(outcomes: Outcomes, task: str, metric: str, filter_name: str) -> bool | None:
     info = outcomes.task(task)
-    found = None if info is None else outcomes.metric(info, metric)
+    found = None if info is None else outcomes.metric(info, f"{metric},{filter_name}")
     return None if found is None else found.higher_is_better
 
 
@@ -182,7 +184,7 @@ def _measure(outcomes: Outcomes, variant: VariantInfo, trained: VariantInfo, see
     flips, texts, sums = [0, 0], [0, 0], list[Floats]()
     differences = {}
     complete, tasks = True, list[str]()
-    divergences: dict[str, float] = {}
+    divergences: dict[str, list[Any]] = {KL_DIVERGENCE: [], SAME_TOP_TOKEN: []}
     for info, own, other in _cells(outcomes, variant.name, trained.name):
         if own is None or other is None or own.early or other.early or not len(matched(other, own)[0]):
             complete = False
@@ -191,11 +193,9 @@ def _measure(outcomes: Outcomes, variant: VariantInfo, trained: VariantInfo, see
         for metric, headline in outcomes.metrics(info):
             key = (metric.name, metric.filter)
             if headline and key in own.metrics and key in other.metrics:
-                differences[info.name, metric.name] = cell_difference(other, own, metric, seed=seed)
-            if metric.name in (KL_DIVERGENCE, SAME_TOP_TOKEN) and _reference(outcomes, info.name) == trained.name:
-                values = own.metrics[key].values if key in own.metrics else []
-                if len(values):
-                    divergences[metric.name] = float(np.mean(values))
+                differences[info.name, metric.name, metric.filter] = cell_difference(other, own, metric, seed=seed)
+            if metric.name in divergences and _reference(outcomes, info.name) == trained.name:
+                divergences[metric.name] += [*own.metrics[key].values] if key in own.metrics else []
         if own.path is None or other.path is None:
             continue
         theirs, mine = matched(other, own)
@@ -218,8 +218,8 @@ def _measure(outcomes: Outcomes, variant: VariantInfo, trained: VariantInfo, see
         texts[0],
         texts[1],
         _per_token(np.concatenate(sums)) if sums else None,
-        divergences.get(KL_DIVERGENCE),
-        divergences.get(SAME_TOP_TOKEN),
+        _mean(divergences[KL_DIVERGENCE]),
+        _mean(divergences[SAME_TOP_TOKEN]),
         float(np.mean(list(errors.values()))) if errors else None,
         None if worst is None else (worst, errors[worst]),
         differences,
@@ -245,6 +245,10 @@ def _reference(outcomes: Outcomes, task: str) -> str | None:
         (one for one in outcomes.manifest.suite.get("tasks", []) if one.get("name") == task), {}
     )
     return (spec.get("divergence") or {}).get("reference")
+
+
+def _mean(values: list[Any]) -> float | None:
+    return float(np.mean(values)) if values else None
 
 
 def _other_texts(before: Answers, theirs: Rows, after: Answers, mine: Rows) -> int:

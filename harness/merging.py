@@ -150,7 +150,7 @@ def _quantization(adapter: AdapterFiles, said: Said) -> tuple[QuantizationSpec |
                 fix="leave it out, or use --into dequantized or requantized",
             )
         return None, []
-    recipe = (training_record(adapter) or {}).get("recipe")
+    recipe = (training_record(adapter.folder) or {}).get("recipe")
     trained_on = recipe.get("quantization") if isinstance(recipe, dict) else None
     if not given and isinstance(trained_on, dict):
         return QuantizationSpec.model_validate(trained_on), ["quantisation: the one that the adapter was trained on"]

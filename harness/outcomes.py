@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -55,11 +54,6 @@ class Outcomes:
             self.cells[variant, task] = self._read(variant, task)
         return self.cells[variant, task]
 
-    def finished(self, variant: str, tasks: Sequence[str] = ()) -> bool:
-        """Whether any cell of a variant (on these tasks, where some are named) was asked to its end."""
-        cells = [cell for cell in self.results.cells if cell.variant == variant and (not tasks or cell.task in tasks)]
-        return any(cell.status == "done" for cell in cells)
-
     def gap_words(self, gap: Gap) -> str:
         """What a cell without records is, with the error that it or its variant ended in, on one line."""
         made = next((one for one in self.manifest.variants if one.name == gap.variant), None)
@@ -89,8 +83,8 @@ class Outcomes:
         return [(metric, True) for metric in first] + [(metric, False) for metric in rest]
 
     def metric(self, info: TaskInfo, name: str | None) -> MetricInfo | None:
-        """A metric of a task by its name; by default the leading one."""
-        return next((one for one, _ in self.metrics(info) if name in (None, one.name)), None)
+        """A metric of a task by its name, or its name and filter ("acc,none"); by default the leading one."""
+        return next((one for one, _ in self.metrics(info) if one.is_named(name)), None)
 
     def _read(self, variant: str, task: str) -> CellValues | Gap:
         cell = self.cell(variant, task)

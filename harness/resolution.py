@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
+from scipy.special import ndtr, ndtri
+
+from .gate.limits import is_named_share
 from .gate.spec import RuleSpec
-from .stats.power import smallest_change
+from .stats.power import POWER, smallest_change
 from .suite import Suite, TaskSpec
 
 _MINI = Path(__file__).resolve().parent.parent / "suites" / "data" / "mini"
@@ -46,15 +50,26 @@ def resolution_notes(suite: Suite, limit: int | None = None) -> list[str]:
         notes.append(f"{task.name}: {items:,} items resolve {told[0]} ({told[1]})")
     if notes:
         notes.insert(0, "At 80 % power, were 1 answer in 10 (in 5) to change between two variants:")
-    for number, rule in enumerate(suite.gate.rules if suite.gate else ()):
+    gate = suite.gate
+    for number, rule in enumerate(gate.rules if gate else ()):
         for task_name in _bound(rule, list(finest)):
             items, value = finest[task_name]
             margin = rule.max_loss if rule.max_loss is not None else rule.min_gain
-            if margin and margin < value:
+            if gate is not None and margin and margin < value:
                 points = "1 point" if margin == 0.01 else f"{100 * margin:g} points"
-                what = f"{items:,} items of {task_name} cannot resolve {points}"
-                notes.append(f"gate.rules[{number}]: {what}: expect it to be undecided more often than not")
+                what = f"gate.rules[{number}]: {items:,} items of {task_name} cannot resolve {points}"
+                notes.append(f"{what}: {_expected(rule, margin, items, gate.level)}")
     return notes
+
+
+def _expected(rule: RuleSpec, margin: float, items: int, level: float) -> str:
+    """What becomes of a rule on so many items of which 1 in 10 changes (by the normal distribution)."""
+    error = math.sqrt(CHANGED[0] / items)
+    if rule.max_loss is not None:
+        passes = float(ndtr(margin / error - ndtri(1 - level)))
+        return f"were nothing lost, it would pass {100 * passes:.0f} % of the time, and else be undecided"
+    needed = margin + float(ndtri(1 - level) + ndtri(POWER)) * error
+    return f"a gain of {100 * needed:.1f} points would pass {100 * POWER:.0f} % of the time"
 
 
 def _items(task: TaskSpec, limit: int | None) -> int | None:
@@ -68,7 +83,7 @@ def _items(task: TaskSpec, limit: int | None) -> int | None:
 
 def _bound(rule: RuleSpec, tasks: Sequence[str]) -> list[str]:
     """The tasks of known size that a rule with a margin binds by themselves."""
-    if not rule.compares or rule.group is not None:
+    if not rule.compares or rule.group is not None or not (rule.metric is None or is_named_share(rule.metric)):
         return []
     wanted = [rule.task] if isinstance(rule.task, str) else rule.task
     return [task for task in tasks if wanted is None or task in wanted]

@@ -5,6 +5,8 @@ Needs no torch. Both carry a schema version and describe themselves by these mod
 
 from __future__ import annotations
 
+from collections import Counter
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -96,6 +98,7 @@ class AdapterInfo(_Model):
     null_of: str | None = None  # the adapter that it has the norms of, with random directions (adapters/null.py)
     training: dict[str, Any] | None = None
     contamination: list[Contamination] = Field(default_factory=list)  # by task; empty: not known, not checked
+    unknown_start: str | None = None  # the ready-made adapter that it was trained on from, whose rows are not known
 
 
 class MetricInfo(_Model):
@@ -105,6 +108,19 @@ class MetricInfo(_Model):
     filter: str
     aggregation: str
     higher_is_better: bool | None  # None: neither direction is better
+    share: bool = False  # a mean of values that lie between 0 and 1 by what they are, whatever was seen of them
+
+    def is_named(self, name: str | None) -> bool:
+        """Whether a rule that names this means the metric: by its name, by name and filter, or (None) any."""
+        return name in (None, self.name, f"{self.name},{self.filter}")
+
+
+def metric_names(metrics: Iterable[MetricInfo]) -> list[str]:
+    """What metrics can be named by: their names, and with the filter ("exact_match,strict-match") where several share
+    a name."""
+    listed = list(metrics)
+    names = Counter(metric.name for metric in listed)
+    return [*names, *(f"{one.name},{one.filter}" for one in listed if names[one.name] > 1)]
 
 
 class TaskInfo(_Model):

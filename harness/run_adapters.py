@@ -75,6 +75,7 @@ class RunAdapters:
                 contamination = check_contamination(trained.texts, tasks)
             info = self._add(files)
             info.seed, info.training, info.contamination = seed, trained.record, contamination
+            info.unknown_start = trained.unknown
 
     def _draw(self, name: str, of: str, base: LoadedBase, seed: int) -> None:
         """Draw a null control, once what it is a null of is there."""

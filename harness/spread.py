@@ -60,7 +60,7 @@ def measure_spread(outcomes: Outcomes) -> list[SeedSpread]:
 
 
 def _groups(outcomes: Outcomes) -> Iterator[tuple[list[VariantInfo], list[int]]]:
-    """The variants that are one form of one recipe, with their seeds."""
+    """The variants that are one form of one recipe, with their seeds, each seed once: it trains the same adapter."""
     seeds = {
         info.name: (info.source, info.seed)
         for info in outcomes.manifest.adapters
@@ -72,9 +72,10 @@ def _groups(outcomes: Outcomes) -> Iterator[tuple[list[VariantInfo], list[int]]]
             source = seeds[variant.adapter][0]
             groups.setdefault((source, variant.quantization, variant.merge), []).append(variant)
     for variants in groups.values():
-        told = [seeds[str(variant.adapter)][1] for variant in variants]
-        if len(set(told)) > 1:
-            yield variants, [seed for seed in told if seed is not None]
+        told = {seeds[str(variant.adapter)][1]: variant for variant in reversed(variants)}
+        each = [(seed, variant) for seed, variant in reversed(told.items()) if seed is not None]
+        if len(each) > 1:
+            yield [variant for _, variant in each], [seed for seed, _ in each]
 
 
 def _measure(

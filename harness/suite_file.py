@@ -308,6 +308,8 @@ def _fix_unknown(keys: KeyPath) -> str:
     homes = [heading for heading, model in TABLES.values() if key in model.model_fields]
     if near and (not homes or difflib.SequenceMatcher(None, key, near[0]).ratio() > 0.8):
         return f'did you mean "{near[0]}"?'
+    if len(keys) > 1 and key in TABLES:
+        return f"it is a table of its own: write {TABLES[key][0]}, and its keys below"
     if len(keys) > 1 and key in Suite.model_fields:
         return f'"{key}" stands at the top of the file, above the first [table]'
     here = f"the keys here are: {', '.join(known)}"

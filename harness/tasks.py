@@ -20,6 +20,8 @@ from .task_errors import task_error
 from .templates import render_once, templates
 
 LoadedTask = tuple[TaskSpec, Any, list[FileHash]]  # the suite's entry, lm-eval's Task, the files of its data
+# Metrics of lm-eval that are between 0 and 1 on every item; a task's `metadata.shares` names others.
+SHARES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match")
 KINDS = ("multiple_choice", "loglikelihood", "loglikelihood_rolling", "generate_until")
 
 
@@ -264,12 +266,15 @@ def _info(suite: Suite, spec: TaskSpec, task: Any, items: list[Item], files: lis
     names = {id(function): name for name, function in AGGREGATION_REGISTRY.items()}
     filters = [ensemble.name for ensemble in task._filters]
     directions = task.higher_is_better()
+    metadata = task.config.metadata or {}
+    shares = {*SHARES, *(metadata.get("shares") or [])}
     metrics = [
         MetricInfo(
             name=name,
             filter=filter_name,
             aggregation=names.get(id(function), getattr(function, "__name__", "custom")),
             higher_is_better=directions.get(name, True),
+            share=function is mean and name in shares,
         )
         for filter_name in filters
         for name, function in task.aggregation().items()
@@ -278,13 +283,18 @@ def _info(suite: Suite, spec: TaskSpec, task: Any, items: list[Item], files: lis
     if spec.divergence is not None:
         own |= {KL_DIVERGENCE: False, SAME_TOP_TOKEN: True}
     metrics += [
-        MetricInfo(name=name, filter=filters[0], aggregation=names[id(mean)], higher_is_better=direction)
+        MetricInfo(
+            name=name,
+            filter=filters[0],
+            aggregation=names[id(mean)],
+            higher_is_better=direction,
+            share=name in (STOPPED, SAME_TOP_TOKEN),
+        )
         for name, direction in own.items()
     ]
     config = {
         k: v for k, v in task.config.to_dict(keep_callable=True).items() if k not in ("custom_dataset", "metadata")
     }
-    metadata = task.config.metadata or {}
     return TaskInfo(
         name=spec.name,
         output_type=task.OUTPUT_TYPE,

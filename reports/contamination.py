@@ -8,12 +8,16 @@ from .view import Block, Line, joined, line, name
 
 
 def contamination_notes(manifest: Manifest) -> list[Line]:
-    """What stands beside the scores: each overlap that was found."""
+    """What stands beside the scores: each overlap that was found, and rows that could not be looked at."""
     return [
         line("Contamination: ", name(found.task), ": ", *_counts(adapter, found))
         for adapter in manifest.adapters
         for found in adapter.contamination
         if found.overlapping_items
+    ] + [
+        line("Contamination: ") + _unknown_start(adapter)
+        for adapter in manifest.adapters
+        if adapter.unknown_start is not None
     ]
 
 
@@ -25,12 +29,22 @@ def contamination_block(manifest: Manifest) -> Block | None:
 
 def _lines(adapter: AdapterInfo) -> list[Line]:
     if adapter.contamination:
-        return [line(name(found.task), ": ") + _found(adapter, found) for found in adapter.contamination]
+        found = [line(name(found.task), ": ") + _found(adapter, found) for found in adapter.contamination]
+        return [*found, _unknown_start(adapter)] if adapter.unknown_start is not None else found
     if adapter.null_of is not None:
         return [line(name(adapter.name), ": a null of ", name(adapter.null_of), ", drawn and not trained.")]
     if adapter.training is None:
         return [line(name(adapter.name), ": not known: the adapter does not say what it was trained on.")]
     return [line(name(adapter.name), ": not checked.")]
+
+
+def _unknown_start(adapter: AdapterInfo) -> Line:
+    return line(
+        name(adapter.name),
+        " was trained on from ",
+        name(str(adapter.unknown_start)),
+        ": what that was trained on is not known, and its rows are not among these.",
+    )
 
 
 def _counts(adapter: AdapterInfo, found: Contamination) -> Line:

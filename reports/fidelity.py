@@ -44,7 +44,7 @@ def fidelity_section(run: RunComparison) -> Section | None:
 
 
 def _row(one: Fidelity, *, several: bool) -> tuple[Cell, ...]:
-    worse = list(dict.fromkeys(task for task, _ in one.worse))
+    worse = list(dict.fromkeys(task for task, *_ in one.worse))
     shown = line(*joined(worse)) if worse else line("nothing" if one.complete else "it did not answer everything")
     return (
         Cell(line(name(one.variant)) + (line(" for ", name(one.trained)) if several else ())),
@@ -90,14 +90,15 @@ def _recommended(one: Recommendation, run: RunComparison) -> Line:
 def _not_ruled_out(found: Fidelity, run: RunComparison) -> Line:
     """The largest loss that the items do not rule out, told of each headline metric by its interval's worse end."""
     told = []
-    for (task, metric), one in found.differences.items():
+    for (task, metric, filter_name), one in found.differences.items():
         info = next((task_.info for task_ in run.tasks if task_.info.name == task), None)
-        described = None if info is None else run.outcomes.metric(info, metric)
+        described = None if info is None else run.outcomes.metric(info, f"{metric},{filter_name}")
         if one.interval is None or described is None:
             continue
         worse = one.interval.high if described.higher_is_better is False else one.interval.low
         places = fmt.decimals((one.interval.high - one.interval.low) / 2, worse)
-        told.append(line(f"{fmt.number(worse, places, signed=True)} of ", name(metric), " on ", name(task)))
+        said = line(f"{fmt.number(worse, places, signed=True)} of ", name(fmt.metric_label(described)))
+        told.append(said + line(" on ", name(task)))
     if not told:
         return ()
     return line(" Its 95 % intervals do not rule out ") + _listed(told) + line(".")

@@ -320,7 +320,8 @@ def _contamination(adapter: AdapterInfo) -> str:
     overlapping = sum(1 for found in adapter.contamination if found.overlapping_items)
     tasks = fmt.plural(len(adapter.contamination), "task")
     found = f"in {overlapping} of them some overlap" if overlapping else "no item overlaps"
-    return f"Its training rows were compared with the items of {tasks}; {found}."
+    said = f"Its training rows were compared with the items of {tasks}; {found}."
+    return said if adapter.unknown_start is None else f"{said} Those of the adapter that it went on from are not known."
 
 
 def _measured(subject: Subject, evidence: Evidence) -> list[str]:

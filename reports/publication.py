@@ -128,7 +128,7 @@ def _adapter(adapter: AdapterFiles, base: BaseSpec | None, request: Request, scr
         base_name=base.model if base is not None else str(adapter.config.get("base_model_name_or_path")),
         method=adapter.method,
         adapter_sha256=adapter.sha256,
-        training=training_record(adapter),
+        training=training_record(adapter.folder),
         own_tokenizer=adapter.has_tokenizer,
     )
 
@@ -169,7 +169,7 @@ def _merged_again(measured: Measured, request: Request, scratch: Path, said: Sai
     device = choose_device(request.device or order.device or "auto")
     folder = scratch / "merged"
     record = save_merged(order, folder, device, said)
-    return _of_record(record, folder, training_record(measured.adapter))
+    return _of_record(record, folder, training_record(measured.adapter.folder))
 
 
 def _merged_folder(folder: Path) -> _Thing:

@@ -48,7 +48,7 @@ class Check:
             where that is no number, or where it is decided.
         left_out: items that only one of the two variants answered, which took no part.
         reason: why there is nothing measured.
-        missing: whether that is because answers are: what it is about was not run, or failed.
+        missing: whether that is because evidence is: what it is about was not run, not measured, or failed.
         early: whether its items were asked until it was decided.
     """
 
@@ -94,7 +94,7 @@ def check_target(
     found = [_cells(check, task, run, against) for task in target.tasks]
     for one in found:
         if isinstance(one, _NoPart):
-            return replace(check, reason=one.reason, missing=one.missing)
+            return replace(check, reason=one.reason, missing=True)
     parts = [one for one in found if isinstance(one, _Part)]
     if len({_passes_above(rule, part.metric) for part in parts}) > 1:
         return replace(check, reason="of some of these metrics higher is better, of others lower: they have no mean")
@@ -184,10 +184,9 @@ class _Part:
 
 @dataclass(frozen=True)
 class _NoPart:
-    """Why a task's cell takes no part, and whether that is because it, or the one it is compared with, is missing."""
+    """Why a task's cell takes no part."""
 
     reason: str
-    missing: bool = True
 
 
 def _cells(check: Check, task: str, run: Outcomes, against: Outcomes | None) -> _Part | _NoPart:
@@ -196,10 +195,12 @@ def _cells(check: Check, task: str, run: Outcomes, against: Outcomes | None) -> 
         return _NoPart(f"{task} was not run")
     metric = run.metric(info, check.rule.metric)
     if metric is None:
-        return _NoPart(f"{task} does not measure {check.rule.metric}", missing=False)
+        return _NoPart(f"{task} does not measure {check.rule.metric}")
     cell = run.values(check.variant, task)
     if isinstance(cell, Gap):
         return _NoPart(run.gap_words(cell))
+    if broken := _not_finite(cell, metric):
+        return _NoPart(f"{broken:,} of the values of {check.variant} on {task} are not finite numbers")
     if check.than is None:
         return _Part(metric, cell, None)
     side = run if against is None else against
@@ -209,31 +210,48 @@ def _cells(check: Check, task: str, run: Outcomes, against: Outcomes | None) -> 
     other = side.values(check.than, task)
     if isinstance(other, Gap):
         return _NoPart(side.gap_words(other))
+    if broken := _not_finite(other, metric):
+        return _NoPart(f"{broken:,} of the values of {check.than} on {task} are not finite numbers")
     if against is not None:
         refuse_unlike(info, theirs, against.label)
-        if asked := asked_otherwise(other, cell):
-            raise UserError(
-                f'"{task}" cannot be compared: {asked} of its items were asked with other prompts there',
-                where=against.label,
-                fix="run both with the same chat template, few-shot examples and tokenizer, or make the baseline again",
-            )
+    if asked := asked_otherwise(other, cell):
+        if against is None:
+            return _NoPart(f"not comparable: {asked:,} items of {task} were asked of {check.than} with other prompts")
+        raise UserError(
+            f'"{task}" cannot be compared: {asked} of its items were asked with other prompts there',
+            where=against.label,
+            fix="run both with the same chat template, few-shot examples and tokenizer, or make the baseline again",
+        )
     return _Part(metric, cell, other)
+
+
+def _not_finite(cell: CellValues, metric: MetricInfo) -> int:
+    """How many values of a metric are no finite numbers: a model that answers so cannot be judged by the others."""
+    column = cell.metrics.get((metric.name, metric.filter))
+    if column is None or not isinstance(column.values, np.ndarray):
+        return 0
+    return int((~np.isfinite(column.values)).sum())
 
 
 def _interval(parts: Sequence[_Part], rule: RuleSpec, confidence: float, seed: int) -> Interval:
     """What the rule looks at, with an interval; of a group, the mean over its tasks.
 
     The group's interval is put together from its tasks' by the squares of their reaches (MOVER: Zou and Donner 2008,
-    "Construction of confidence limits about effect measures"), which keeps their skewness.
+    "Construction of confidence limits about effect measures"), which keeps their skewness. That takes the tasks to be
+    independent: where two of them share documents, the reaches themselves are added, as if the tasks moved as one.
     """
     found = [_part_interval(part, rule, confidence, seed) for part in parts]
     if len(found) == 1:
         return found[0]
     k = len(found)
     estimate = sum(one.estimate for one in found) / k
-    down = math.sqrt(sum((one.estimate - one.low) ** 2 for one in found)) / k
-    up = math.sqrt(sum((one.high - one.estimate) ** 2 for one in found)) / k
-    return Interval(estimate, estimate - down, estimate + up, f"mean of {k} tasks (MOVER)")
+    downs, ups = [one.estimate - one.low for one in found], [one.high - one.estimate for one in found]
+    documents = [set(part.cell.keys) for part in parts]
+    if sum(map(len, documents)) > len(set().union(*documents)):
+        how, down, up = "mean of {k} tasks that share documents", sum(downs) / k, sum(ups) / k
+    else:
+        how, down, up = "mean of {k} tasks (MOVER)", math.hypot(*downs) / k, math.hypot(*ups) / k
+    return Interval(estimate, estimate - down, estimate + up, how.format(k=k))
 
 
 def _part_interval(part: _Part, rule: RuleSpec, confidence: float, seed: int) -> Interval:
@@ -243,6 +261,7 @@ def _part_interval(part: _Part, rule: RuleSpec, confidence: float, seed: int) ->
         part.pairs,
         aggregation=part.metric.aggregation,
         higher_is_better=part.metric.higher_is_better,
+        share=part.metric.share,
         seed=seed,
         confidence=confidence,
     )
@@ -288,6 +307,6 @@ def _check_cost(check: Check, run: Outcomes) -> Check:
     """Costs are measured without sampling error, and pass or fail; so does not what was not measured."""
     value, limit = cost_of(check.rule, check.variant, check.tasks, run)
     if isinstance(value, str):
-        return replace(check, limit=limit, reason=value, missing=not run.finished(check.variant, check.tasks))
+        return replace(check, limit=limit, reason=value, missing=True)
     verdict = GateVerdict.PASS if value <= limit else GateVerdict.FAIL
     return replace(check, verdict=verdict, limit=limit, measured=Interval(value, value, value, "measured"))

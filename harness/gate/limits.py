@@ -56,7 +56,7 @@ def limit_notes(spec: GateSpec | None, tasks: Sequence[TaskInfo] = ()) -> list[s
     notes = []
     for i, rule in enumerate(spec.rules if spec is not None else []):
         metrics = _metrics(rule, tasks)
-        if not _possible(rule) and metrics and all(map(_named_share, metrics)):
+        if not _possible(rule) and metrics and all(map(is_named_share, metrics)):
             said = f"{_said(rule)}: {', '.join(metrics)} lies between 0 and 1"
             notes.append(f"gate.rules[{i}].{rule.condition}: {said}; {_FIX}")
     return notes
@@ -82,8 +82,10 @@ def _said(rule: RuleSpec) -> str:
     return f"{limit:g} can never {'fail' if beyond_all else 'pass'}"
 
 
-def _named_share(metric: str) -> bool:
-    return metric in _NAMED_SHARES or metric.startswith("rouge")
+def is_named_share(metric: str) -> bool:
+    """Whether a metric is a share, as far as its name tells."""
+    name = metric.partition(",")[0]
+    return name in _NAMED_SHARES or name.startswith("rouge")
 
 
 def _is_share_on(task: str, rule: RuleSpec, run: Outcomes, against: Outcomes | None) -> bool:

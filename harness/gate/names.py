@@ -7,6 +7,7 @@ from collections.abc import Collection, Mapping
 
 from ...errors import UserError
 from ..outcomes import Outcomes
+from ..results import metric_names
 from .spec import GateSpec, RuleSpec
 
 
@@ -46,7 +47,8 @@ def refuse_unknown(spec: GateSpec, run: Outcomes, against: Outcomes | None, *, c
                 fix="name another variant, or compare with another run: --against",
             )
     if not checked:
-        refuse_unmeasured(spec, {task.name: [one.name for one, _ in run.metrics(task)] for task in run.manifest.tasks})
+        measured = {task.name: metric_names(one for one, _ in run.metrics(task)) for task in run.manifest.tasks}
+        refuse_unmeasured(spec, measured)
 
 
 def refuse_unmeasured(spec: GateSpec | None, measured: Mapping[str, Collection[str]], *, whole: bool = True) -> None:
@@ -54,7 +56,7 @@ def refuse_unmeasured(spec: GateSpec | None, measured: Mapping[str, Collection[s
 
     Args:
         spec: a suite's gate, if it has one.
-        measured: the metrics of each task that is known; rules on others are passed over.
+        measured: what the metrics of each task that is known can be named by; rules on others are passed over.
         whole: whether these are all tasks that there are: only then a metric that none of them measures is a mistake.
 
     Raises:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -64,6 +65,8 @@ def gate_run(
     Raises:
         UserError: there is no such run, file, name or variant, or tasks were asked otherwise.
     """
+    if margin is not None and not math.isfinite(margin):
+        raise UserError("the margin is not a finite number", where=f"--margin {margin}", fix="give a share, as 0.02")
     run = open_run(run_dir)
     own = gate_of(run, run_dir) if rules is None else None
     if margin is not None and (rules is not None or own is not None):

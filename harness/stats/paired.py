@@ -26,6 +26,8 @@ from .totals import AGGREGATIONS, Totals
 # The fewest items whose full agreement is news at 95 %: a sign test's p, 2 ** (1 - n), is below 0.05 from 6.
 FEWEST_AGREEING = 6
 FEWEST_DRAWN = 10  # units that there are, or that differ: resamples of fewer do not hold what they say
+FEWEST_DRAWN_UNBOUNDED = 20  # that differ, in a metric that is not between 0 and 1
+_BEYOND_SEEN = 1.5  # of the largest difference seen: how far one of such a metric is taken to go
 
 
 @dataclass(frozen=True)
@@ -93,6 +95,7 @@ def paired_difference(
     *,
     aggregation: str,
     higher_is_better: bool | None,
+    share: bool = False,
     seed: int = 0,
     confidence: float = CONFIDENCE,
 ) -> Difference:
@@ -103,21 +106,24 @@ def paired_difference(
       either side than Student's t, and a permutation test. (BCa alone covers 91 % of heavy-tailed differences of 50
       items, and Student's t alone 90 % of skewed ones; together about 95: docs/statistics.md.) Where items share
       sources, sources are drawn (Miller 2024, "Adding Error Bars to Evals", arXiv 2411.00640), for right or wrong too.
-    - A mean between 0 and 1 of which fewer than 10 items differ: an interval by betting, which holds for any
-      distribution where a bootstrap of so few differences does not.
-    - Items that were asked until a gate was decided: a confidence sequence, for a mean between 0 and 1.
+    - A mean of which few items differ (fewer than 10; than 20 where it is not between 0 and 1): an interval by betting,
+      which holds for any distribution where a bootstrap of so few differences does not. Of a metric without bounds it
+      takes no item to differ by more than one and a half times what was seen.
+    - Items that were asked until a gate was decided: a confidence sequence, for a share of which each item is a draw.
     - Fewer than 10 units: Student's t. Of a metric that is aggregated otherwise there is none.
 
     Args:
         pairs: the values.
         aggregation: lm-eval's name of how the items' values become the metric.
         higher_is_better: the metric's direction; None where neither is better.
+        share: whether the metric lies between 0 and 1 by what it is, whatever the values seen: only such a one may be
+            judged early.
         seed: of the resampling: the same values and seed give the same interval.
         confidence: of the interval.
     """
     paired = Difference(len(pairs.before), pairs.baseline_only, pairs.variant_only, early=pairs.early)
     try:
-        gains, found = _measure(pairs, aggregation, seed, confidence)
+        gains, found = _measure(pairs, aggregation, share, seed, confidence)
     except NoInterval as problem:
         return replace(paired, reason=str(problem))
     rose, fell = int(np.sum(gains > 0)), int(np.sum(gains < 0))
@@ -145,7 +151,7 @@ class _Found:
     test: str
 
 
-def _measure(pairs: Pairs, aggregation: str, seed: int, confidence: float) -> tuple[Floats, _Found]:
+def _measure(pairs: Pairs, aggregation: str, share: bool, seed: int, confidence: float) -> tuple[Floats, _Found]:
     """The items' own differences (items,), and what they show."""
     if aggregation not in AGGREGATIONS:
         raise NoInterval(f"no interval is known for the aggregation {aggregation!r}")
@@ -160,9 +166,9 @@ def _measure(pairs: Pairs, aggregation: str, seed: int, confidence: float) -> tu
     old, new = np.split(both, 2)
     gains = totals.part(new) - totals.part(old)
     is_mean = aggregation == "mean"
-    bounded = is_mean and both[:, 0].min() >= 0.0 and both[:, 0].max() <= 1.0
+    bounded = bool(is_mean and both[:, 0].min() >= 0.0 and both[:, 0].max() <= 1.0)
     if pairs.early:
-        if not bounded:
+        if not (bounded and share and pairs.sources is None):
             raise NoInterval(NOT_EARLY)
         return gains, _watched(gains, confidence)
     if is_mean and pairs.sources is None and np.isin(both[:, 0], (0.0, 1.0)).all():
@@ -171,15 +177,15 @@ def _measure(pairs: Pairs, aggregation: str, seed: int, confidence: float) -> tu
     units = in_units(whole, pairs.sources)
     differing = int((units.columns != units.exchanged).any(axis=1).sum())
     if is_mean and not differing and not (bounded and pairs.sources is None):
-        return gains, _no_change(both[:, 0], len(units.columns), confidence, bounded=bool(bounded))
-    if bounded and differing < FEWEST_DRAWN and pairs.sources is None:
-        return gains, _betted(gains, units, confidence)
+        return gains, _no_change(both[:, 0], len(units.columns), confidence, bounded=bounded)
+    reach = 1.0 if bounded else _BEYOND_SEEN * float(np.abs(gains).max())
+    enough = FEWEST_DRAWN if bounded or len(gains) < FEWEST_DRAWN_UNBOUNDED else FEWEST_DRAWN_UNBOUNDED
+    if is_mean and differing < enough and pairs.sources is None and (bounded or len(gains) >= FEWEST_DRAWN):
+        return gains, _betted(gains, units, reach, confidence)
     found = _resampled(units, is_mean, seed, confidence)
     width = found.interval.high - found.interval.low
     if is_mean and width <= 1e-12 * abs(found.interval.estimate):  # every item differs by the same amount
-        if not bounded or pairs.sources is not None:
-            raise NoInterval(f"all {len(gains)} items differ by the same amount, which does not tell how others may")
-        return gains, _betted(gains, units, confidence)
+        return gains, _betted(units.columns[:, 0] / units.columns[:, 1], units, reach, confidence)
     return gains, found
 
 
@@ -208,10 +214,11 @@ def _proportions(gains: Floats, confidence: float) -> _Found:
     return _Found(interval, float(mcnemar(won, lost)), "McNemar, mid-p")
 
 
-def _betted(gains: Floats, units: Paired, confidence: float) -> _Found:
-    """For differences (n,) between -1 and 1, few of which are not 0."""
-    low, high = betting_interval((gains + 1) / 2, confidence)
-    return _Found(Interval(units.estimate, 2 * low - 1, 2 * high - 1, "betting"), permutation_p(units), "permutation")
+def _betted(gains: Floats, units: Paired, reach: float, confidence: float) -> _Found:
+    """For differences (n,) between -reach and reach, few of which are not 0, or all of which are the same."""
+    low, high = betting_interval((gains / reach + 1) / 2, confidence)
+    interval = Interval(units.estimate, (2 * low - 1) * reach, (2 * high - 1) * reach, "betting")
+    return _Found(interval, permutation_p(units), "permutation")
 
 
 def _watched(gains: Floats, confidence: float) -> _Found:

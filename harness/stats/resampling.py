@@ -144,8 +144,13 @@ def student_interval(paired: Paired, confidence: float = CONFIDENCE) -> tuple[fl
     """Student's t interval of a difference, its standard error by the jackknife: for units too few for a bootstrap.
 
     Of a mean over items that is the paired t interval; where units are sources, the cluster-robust one.
+
+    Raises:
+        NoInterval: there is but one unit.
     """
     units = len(paired.columns)
+    if units < 2:
+        raise NoInterval("all items come from one source, which does not tell of others")
     left_out = paired.difference(paired.columns.sum(axis=0) - paired.columns)
     error = math.sqrt((units - 1) / units * float(((left_out - left_out.mean()) ** 2).sum()))
     half = float(stdtrit(units - 1, (1 + confidence) / 2)) * error

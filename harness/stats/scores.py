@@ -21,6 +21,7 @@ def score_interval(
     aggregation: str = "mean",
     sources: NDArray[np.int64] | None = None,
     early: bool = False,
+    share: bool = False,
     exact: bool = False,
     seed: int = 0,
     confidence: float = CONFIDENCE,
@@ -39,6 +40,7 @@ def score_interval(
         exact: for values 0 and 1, Clopper and Pearson's interval instead of Wilson's: neither of its ends errs more
             often than is said, for the rules of a gate.
         early: whether the items came in random order until something was decided: a confidence sequence then.
+        share: whether the metric lies between 0 and 1 by what it is, which such a sequence needs.
         seed: of the bootstrap.
         confidence: of the interval.
 
@@ -58,7 +60,8 @@ def score_interval(
     if finite < 2:
         raise NoInterval(f"an interval needs at least 2 finite values, and there are {finite}")
     if early:
-        if aggregation != "mean" or columns[:, 0].min() < 0.0 or columns[:, 0].max() > 1.0:
+        bounded = aggregation == "mean" and columns[:, 0].min() >= 0.0 and columns[:, 0].max() <= 1.0
+        if not (bounded and share and sources is None):
             raise NoInterval(NOT_EARLY)
         low, high = confidence_sequence(columns[:, 0], confidence)
         return Interval(float(columns[:, 0].mean()), low, high, "confidence sequence, betting")

@@ -20,7 +20,10 @@ import numpy as np
 
 from .interval import CONFIDENCE, Floats
 
-NOT_EARLY = "its items were asked until a gate was decided, which only a metric between 0 and 1 allows to be judged"
+NOT_EARLY = (
+    "its items were asked until a gate was decided, which only a metric that is known to lie between 0 and 1, and items"
+    " that share no source, allow to be judged"
+)
 _STAKES = np.array([1 / 64, 1 / 32, 1 / 16, 1 / 8, 1 / 4, 1 / 2, 0.9])  # of what one item can lose at most
 _HALVINGS = 40
 

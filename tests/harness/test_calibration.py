@@ -64,6 +64,18 @@ def test_tangos_interval_by_enumeration(enumeration: ModuleType, items: int, dif
         assert found.alarms <= 0.06
 
 
+@pytest.mark.parametrize("level", [0.01, 0.001])
+@pytest.mark.parametrize(
+    ("items", "differing"), [(100, 0.09), (300, 0.04), (1000, 0.018), (5000, 0.0024), (5000, 0.01)]
+)
+@pytest.mark.parametrize("winning", [0.0, 0.05, 0.5])
+def test_one_of_many_checks_fails_no_more_often_than_its_share(
+    enumeration: ModuleType, items: int, differing: float, winning: float, level: float
+) -> None:
+    found = enumeration.exact(items, differing, winning, level)
+    assert found.high_errs <= 1.1 * level
+
+
 @pytest.mark.parametrize("shape", ["normal", "scores", "losses"])
 def test_other_metrics(calibration: ModuleType, shape: str, monkeypatch: pytest.MonkeyPatch) -> None:
     for function in (resampling.bca_interval, resampling.permutation_p):

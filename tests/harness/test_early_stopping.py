@@ -107,6 +107,21 @@ def test_a_cell_stops_when_its_rules_are_decided(run: Run, tmp_path: Path, model
     assert orders[0][:shared] == orders[1][:shared] != sorted(orders[0][:shared])
 
 
+def test_items_that_share_sources_are_all_asked(
+    run: Run, tmp_path: Path, models: tuple[Path, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    suite = _suite(tmp_path, models, GATE.format(margin=0.3))
+    task = '[[tasks]]\nname = "mini_arc_easy"\n'
+    suite.write_text(suite.read_text().replace(task, f'{task}source = "answerKey"\n'))
+    run("check", suite)
+    assert "tasks[0].source: items that share sources are not stopped early" in capsys.readouterr().out
+    run("run", suite, "--out", tmp_path / "out")
+    said = capsys.readouterr().out
+    assert "gate.early_stopping: items of mini_arc_easy share sources: all of them are asked" in said
+    assert "loglikelihood_margin of mini_piqa is not known to lie between 0 and 1" in said
+    assert not any(cell.stopped_early for cell in read_results(tmp_path / "out").cells)
+
+
 def test_what_stopped_early_is_judged_by_what_allows_it(run: Run, tmp_path: Path, models: tuple[Path, Path]) -> None:
     out = tmp_path / "out"
     run("run", _suite(tmp_path, models, GATE.format(margin=0.3)), "--out", out)

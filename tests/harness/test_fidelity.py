@@ -14,9 +14,10 @@ from phibench.harness.fidelity import Fidelity, measure_fidelity, recommend, tra
 from phibench.harness.null_control import measure_null_controls
 from phibench.harness.outcomes import Gap, Outcomes, open_run
 from phibench.harness.records import read_records, write_records
-from phibench.harness.results import AdapterInfo, VariantInfo, WeightError
+from phibench.harness.results import KL_DIVERGENCE, AdapterInfo, MetricInfo, VariantInfo, WeightError
 from phibench.harness.spread import measure_spread
 from phibench.harness.stats import Verdict
+from phibench.harness.values import CellValues
 from support.outcomes import outcomes_of
 from support.run_folder import write_run_folder
 
@@ -64,7 +65,7 @@ def test_flips_and_likelihoods_are_counted_from_the_answers(tmp_path: Path) -> N
     assert (found.items, found.flips, found.texts, found.other_texts) == (60, flips, 60, texts)
     assert found.per_token is not None and found.per_token.estimate == pytest.approx(change / tokens)
     assert found.per_token.low < found.per_token.estimate < found.per_token.high
-    assert {task for task, _ in found.differences} == {"arc_easy", "dialogsum", "wikitext"}
+    assert {task for task, *_ in found.differences} == {"arc_easy", "dialogsum", "wikitext"}
     assert all(one.adjusted_p is not None for one in found.differences.values() if one.interval)
 
 
@@ -104,7 +105,7 @@ def test_a_form_that_lost_is_not_recommended() -> None:
         WeightError(module="b", relative_to_update=1.5, relative_to_weight=0.01),
     ]
     found = {one.variant: dataclasses.replace(one, items=40) for one in measure_fidelity(outcomes)}
-    assert found["merged"].worse == [("t", "acc")]
+    assert found["merged"].worse == [("t", "acc", "none")]
     assert (found["merged"].update_error, found["merged"].worst_module) == (1.0, ("b", 1.5))
     assert not found["merged-dequantized"].worse
     assert _told(list(found.values()), outcomes) == [
@@ -129,6 +130,33 @@ def test_what_was_not_measured_is_not_recommended() -> None:
     told = recommend(measure_fidelity(outcomes), outcomes)
     assert [one.variant for one in told] == [None, None]
     assert told[1].reason == "no form answered in full what the trained one did"
+
+
+def test_each_filter_of_a_metric_counts() -> None:
+    outcomes = _outcomes({"base": WRONG, "adapter-nf4": RIGHT, "merged": RIGHT})
+    for name, values in (("adapter-nf4", RIGHT), ("merged", WRONG)):
+        cell = outcomes.cells[name, "t"]
+        assert isinstance(cell, CellValues)
+        other = dataclasses.replace(cell.metrics["acc", "none"], values=np.array(values))
+        outcomes.cells[name, "t"] = dataclasses.replace(cell, metrics={("acc", "strict"): other, **cell.metrics})
+    strict = outcomes.manifest.tasks[0].metrics[0].model_copy(update={"filter": "strict"})
+    outcomes.manifest.tasks[0].metrics.insert(0, strict)
+    [found] = measure_fidelity(outcomes)
+    assert found.worse == [("t", "acc", "strict")]
+    assert {key[2] for key in found.differences} == {"strict", "none"}
+    assert _told([dataclasses.replace(found, items=40)], outcomes)[1] == (False, None, ())
+
+
+@pytest.mark.parametrize("order", [("t", "u"), ("u", "t")])
+def test_divergence_is_that_of_every_task_that_measures_it(order: tuple[str, str]) -> None:
+    kl = MetricInfo(name=KL_DIVERGENCE, filter="none", aggregation="mean", higher_is_better=False)
+    measured = {"t": [3.0] * 30, "u": [0.01] * 10}
+    values = {(v, t): measured[t] for v in ("adapter-nf4", "merged") for t in order}
+    outcomes = outcomes_of(values, kl)
+    outcomes.manifest.variants = [form for form in FORMS if form.name in ("adapter-nf4", "merged")]
+    outcomes.manifest.suite = {"tasks": [{"name": t, "divergence": {"reference": "adapter-nf4"}} for t in order]}
+    [found] = measure_fidelity(outcomes)
+    assert found.kl_divergence == pytest.approx((30 * 3.0 + 10 * 0.01) / 40)
 
 
 def test_distances_of_different_kinds_are_not_compared() -> None:
@@ -167,6 +195,18 @@ def test_the_spread_of_seeds_is_kept_apart_from_the_error_over_items() -> None:
     assert found.over_items == pytest.approx(gains.std(ddof=1) / math.sqrt(200))
     assert found.between > 10 * found.over_items
     assert found.mean.high - found.mean.estimate == pytest.approx(4.302653 * found.between / math.sqrt(3), rel=1e-5)
+
+
+def test_a_seed_that_stands_there_twice_is_one_training() -> None:
+    generator = np.random.default_rng(0)
+    values = {name: list(generator.random(50)) for name in ("base", "one", "again", "two")}
+    outcomes = outcomes_of({(name, "t"): found for name, found in values.items()})
+    outcomes.manifest.adapters = [_adapter("one", 0), _adapter("again", 0), _adapter("two", 1)]
+    outcomes.manifest.variants = [_variant("base", None), *(_variant(name, name) for name in ("one", "again", "two"))]
+    [found] = measure_spread(outcomes)
+    assert (found.variants, found.seeds) == (("one", "two"), (0, 1))
+    outcomes.manifest.adapters = [_adapter("one", 0), _adapter("again", 0), _adapter("two", 0)]
+    assert measure_spread(outcomes) == []
 
 
 def test_one_seed_and_nulls_have_no_spread() -> None:

@@ -225,9 +225,6 @@ def test_the_cost_of_a_variant_without_a_finished_cell_is_missing() -> None:
         result = judge_gate(spec, run)
         assert (only(result).missing, result.verdict) == (True, "undecided")
     assert "failed: out of memory" in str(only(result).reason)
-    assert (
-        judge_gate(gate_of({"variant": "a", "max_model_size": "1 GiB"}, undecided="pass"), costly()).verdict == "pass"
-    )
 
 
 def test_one_of_many_rules_fails_at_its_share_of_the_level() -> None:
@@ -294,6 +291,21 @@ def test_a_groups_interval_is_its_tasks_put_together_by_mover() -> None:
     assert measured.high == pytest.approx((d1 + d2) / 2 + math.hypot(h1 - d1, h2 - d2) / 2)
     assert check.tasks == ("t", "u")
     assert check.items == 200  # of the smaller one
+
+
+def test_tasks_of_a_group_that_share_documents_are_taken_to_move_as_one() -> None:
+    values = {**pair_of(500, 10, 30, "t"), **pair_of(500, 10, 30, "u")}
+    apart = only(judged(values, {"group": ["t", "u"], "max_loss": 0.02})).measured
+    run = outcomes_of(values)
+    for name in ("base", "a"):
+        cell = run.cells[name, "u"]
+        assert isinstance(cell, CellValues)
+        run.cells[name, "u"] = replace(cell, keys=run.cells[name, "t"].keys)  # type: ignore[union-attr]
+    together = only(judge_gate(gate_of({"group": ["t", "u"], "max_loss": 0.02}), run)).measured
+    alone = only(judged(pair_of(500, 10, 30), {"max_loss": 0.02})).measured
+    assert apart is not None and together is not None and alone is not None
+    assert (together.low, together.high) == pytest.approx((alone.low, alone.high))
+    assert apart.high - apart.low == pytest.approx((alone.high - alone.low) / math.sqrt(2), rel=0.01)
 
 
 def test_a_groups_interval_covers_as_often_as_it_says() -> None:
@@ -648,6 +660,82 @@ def test_an_early_cell_of_an_unbounded_metric_is_undecided_with_the_reason() -> 
     check = only(judge_gate(gate_of({"max_loss": 9.0}), run))
     assert check.verdict == "undecided"
     assert "between 0 and 1" in str(check.reason)
+
+
+def test_an_early_cell_needs_a_metric_that_is_a_share_whatever_its_values_were_so_far() -> None:
+    values = {("base", "t"): [0.2, 0.3] * 200, ("a", "t"): [0.2, 0.3] * 200}
+    nats = only(judge_gate(gate_of({"max_loss": 0.1}), stopped_early(outcomes_of(values, LOSS), "a", "t")))
+    assert (str(nats.verdict), nats.measured) == ("undecided", None)
+    share = LOSS.model_copy(update={"share": True})
+    told = only(judge_gate(gate_of({"max_loss": 0.1}), stopped_early(outcomes_of(values, share), "a", "t")))
+    assert told.verdict == "pass"
+
+
+def test_an_early_cell_of_items_that_share_sources_is_undecided() -> None:
+    run = stopped_early(outcomes_of(pair_of(400, 5, 4)), "a", "t")
+    run.cells["a", "t"].__dict__["sources"] = np.arange(400) // 10
+    check = only(judge_gate(gate_of({"max_loss": 0.1}), run))
+    assert (str(check.verdict), check.measured) == ("undecided", None)
+    assert "share no source" in str(check.reason)
+
+
+# ---- what is no evidence
+
+
+@pytest.mark.parametrize("undecided", ["pass", "fail"])
+def test_values_that_are_no_numbers_are_no_evidence(undecided: Any) -> None:
+    for broken in ("a", "base"):
+        values = {("base", "t"): [0.5] * 200, ("a", "t"): [0.5] * 200}
+        values[broken, "t"] = [math.nan] * 199 + [0.5]
+        result = judge_gate(gate_of({"max_loss": 0.02}, undecided=undecided), outcomes_of(values, LOSS))
+        assert result.verdict == "undecided"
+        assert f"199 of the values of {broken} on t are not finite" in str(only(result).reason)
+
+
+def test_a_cost_that_was_not_measured_is_no_evidence() -> None:
+    run = costly()
+    for cell in run.results.cells:
+        cell.peak_memory_bytes = None
+    result = judge_gate(gate_of({"variant": "a", "max_memory": "1 MiB"}, undecided="pass"), run)
+    assert (only(result).missing, result.verdict) == (True, "undecided")
+
+
+def test_items_that_all_lose_the_same_fail() -> None:
+    values = {("base", "t"): [2.0] * 200, ("a", "t"): [3.0] * 200}
+    assert judged(values, {"max_loss": 0.02}, metric=LOSS).verdict == "fail"
+
+
+@pytest.mark.parametrize("undecided", ["undecided", "pass"])
+def test_variants_that_were_asked_otherwise_are_not_compared(undecided: Any) -> None:
+    run = outcomes_of(pair_of(1000, 5, 4))
+    cell = run.cells["a", "t"]
+    assert isinstance(cell, CellValues)
+    run.cells["a", "t"] = replace(cell, prompts=pd.Index([f"its own template, {key}" for key in cell.prompts]))
+    result = judge_gate(gate_of({"max_loss": 0.1}, undecided=undecided), run)
+    assert (only(result).missing, result.verdict) == (True, "undecided")
+    assert only(result).reason == "not comparable: 1,000 items of t were asked of base with other prompts"
+
+
+# ---- filters
+
+
+def test_a_rule_can_name_the_filter_of_a_metric() -> None:
+    strict, flexible = (ACCURACY.model_copy(update={"filter": name}) for name in ("strict", "flexible"))
+    before, lost = [1.0] * 200, [0.0] * 200
+    run = outcomes_of({("base", "t"): before, ("a", "t"): lost}, strict)
+    for name, other in (("base", before), ("a", before)):
+        cell = run.cells[name, "t"]
+        assert isinstance(cell, CellValues)
+        column = replace(cell.metrics["acc", "strict"], values=np.array(other))
+        run.cells[name, "t"] = replace(cell, metrics={**cell.metrics, ("acc", "flexible"): column})
+    run.manifest.tasks[0].metrics.append(flexible)
+    verdicts = {
+        name: judge_gate(gate_of({"max_loss": 0.1, "metric": name}), run).verdict
+        for name in ("acc", "acc,strict", "acc,flexible")
+    }
+    assert verdicts == {"acc": "fail", "acc,strict": "fail", "acc,flexible": "pass"}
+    with pytest.raises(UserError, match='does not measure "acc,none"'):
+        judge_gate(gate_of({"max_loss": 0.1, "metric": "acc,none", "task": "t"}), run)
 
 
 # ---- the default

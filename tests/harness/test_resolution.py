@@ -4,11 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import pytest
 from scipy.stats import binom
 
 from phibench.harness.resolution import resolution_notes
 from phibench.harness.stats.power import items_for, smallest_change, smallest_difference
+from phibench.harness.stats.proportions import paired_proportions
 from phibench.harness.suite import Suite
 
 
@@ -26,7 +28,30 @@ def test_two_hundred_items_cannot_resolve_one_point() -> None:
     notes = resolution_notes(suite)
     assert len(notes) == 3  # what a metric of texts resolves, nobody knows before
     assert notes[1].startswith("arc_easy: 200 items resolve 6.")
-    assert notes[2].startswith("gate.rules[0]: 200 items of arc_easy cannot resolve 1 point:")
+    # By the normal distribution: 0.01 / sqrt(0.1 / 200) = 0.447 standard errors, of which 1.645 are needed.
+    assert notes[2] == (
+        "gate.rules[0]: 200 items of arc_easy cannot resolve 1 point:"
+        " were nothing lost, it would pass 12 % of the time, and else be undecided"
+    )
+
+
+def test_a_margin_of_another_metric_is_no_matter_of_points() -> None:
+    tasks = [{"name": "mini_piqa"}]
+    rules = [{"max_loss": 0.05, "metric": "loglikelihood_margin"}, {"min_gain": 0.02, "metric": "acc"}]
+    notes = resolution_notes(_suite(tasks, gate={"rules": rules}))
+    (told,) = (note for note in notes if note.startswith("gate."))
+    assert told.startswith("gate.rules[1]: 60 items of mini_piqa cannot resolve 2 points: a gain of 12.")
+
+
+@pytest.mark.parametrize(("items", "margin"), [(200, 0.03), (1000, 0.02), (1838, 0.0165)])
+def test_a_rule_passes_as_often_as_is_said_where_nothing_is_lost(items: int, margin: float) -> None:
+    tasks = [{"name": "arc_easy", "limit": items}]
+    told = resolution_notes(_suite(tasks, gate={"rules": [{"max_loss": margin}]}))[-1]
+    generator = np.random.default_rng(0)
+    counts = generator.multinomial(items, [0.05, 0.05, 0.9], size=4000)
+    low, _ = paired_proportions(counts[:, 0], counts[:, 1], items, 0.9)
+    said = float(told.partition("it would pass ")[2].partition(" %")[0]) / 100
+    assert float((low >= -margin).mean()) == pytest.approx(said, abs=0.05)
 
 
 def test_the_limit_of_the_command_line_and_whole_splits() -> None:

@@ -12,13 +12,13 @@ from phibench.harness.outcomes import Gap, Outcomes
 from phibench.harness.results import CellResult, Manifest, MetricInfo, Results, TaskInfo, VariantInfo
 from phibench.harness.values import CellValues, MetricColumn
 
-ACCURACY = MetricInfo(name="acc", filter="none", aggregation="mean", higher_is_better=True)
+ACCURACY = MetricInfo(name="acc", filter="none", aggregation="mean", higher_is_better=True, share=True)
 
 
-def cell_values(values: Sequence[Any], metric: MetricInfo = ACCURACY, *, first: int = 0) -> CellValues:
-    """A cell's items, known by their numbers from `first` on."""
+def cell_values(values: Sequence[Any], metric: MetricInfo, task: str) -> CellValues:
+    """A cell's items, known by their task and numbers."""
     numbers = all(isinstance(value, int | float) for value in values)
-    keys = pd.Index([f"item {first + i}" for i in range(len(values))])
+    keys = pd.Index([f"{task} item {i}" for i in range(len(values))])
     column = MetricColumn(np.arange(len(values)), np.array(values, dtype=np.float64) if numbers else list(values))
     return CellValues(None, keys, np.arange(len(values)), keys, {(metric.name, metric.filter): column})
 
@@ -62,7 +62,7 @@ def outcomes_of(
         ),
         Results(cells=[CellResult(variant=v, task=t, status="done", items=len(x)) for (v, t), x in values.items()]),
         cells={
-            (variant, task): cell_values(values[variant, task], metric)
+            (variant, task): cell_values(values[variant, task], metric, task)
             if (variant, task) in values
             else Gap(variant, task, "not run")
             for variant in variants
