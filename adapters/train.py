@@ -145,8 +145,9 @@ def train(
                 job = Job(recipe, base, device, seed, rows, held_out, start, work)
                 record = _train_stoppably(folder, job, parts, on_step, notes)
         gc.collect()  # a trainer is full of cycles: its model and optimizer would stay on the device
-    earlier, unknown = ([], recipe.start) if before is None else (before.texts, before.unknown)
-    return Trained(folder, record, is_new, [*earlier, *_texts(rows, folder)], unknown)
+    if before is not None:
+        return Trained(folder, record, is_new, [*before.texts, *_texts(rows, folder)], before.unknown)
+    return Trained(folder, record, is_new, _texts(rows, folder), Path(recipe.start).name if recipe.start else None)
 
 
 def _start(

@@ -93,6 +93,7 @@ class MetricJson(_Model):
     filter: str
     aggregation: str
     higher_is_better: bool | None
+    share: bool = Field(description="the metric lies between 0 and 1 by what it is, whatever the values seen")
     headline: bool
     points: bool = Field(description="every item's value lies between 0 and 1: sentences multiply by 100")
     scores: dict[str, ScoreJson]

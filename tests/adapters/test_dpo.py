@@ -16,6 +16,7 @@ from safetensors.torch import load_file
 from phibench.adapters import train as module
 from phibench.adapters.base import LoadedBase
 from phibench.adapters.recipe import read_recipe
+from phibench.adapters.settings import refuse_settings
 from phibench.adapters.train import Trained, train
 from phibench.errors import UserError
 from support.models import CPU, load
@@ -104,6 +105,18 @@ def margins(policy: Any, reference: Any, tokenizer: Any) -> list[float]:
         ]
         found.append(0.5 * (gains[0] - gains[1]))
     return found
+
+
+def test_a_reference_needs_what_holds_it(tmp_path: Path) -> None:
+    (tmp_path / "rows.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
+    path = tmp_path / "pairs.toml"
+    path.write_text(DPO.format(top="", lora=""))
+    with pytest.raises(UserError, match="held-out pairs need the reference model itself") as caught:
+        refuse_settings(read_recipe(path, ["training.precompute_ref_log_probs=true"]))
+    assert caught.value.where == "--set training.precompute_ref_log_probs=true"
+    path.write_text(DPO.format(top='reference = "adapters_off"', lora=""))
+    with pytest.raises(UserError, match=r"needs \[lora\]: the adapter that is switched off"):
+        read_recipe(path)
 
 
 @pytest.mark.parametrize("way", WAYS)

@@ -77,6 +77,7 @@ BAD = {
     "training.max_steps=0": ("no step would be trained", "at least 1, or -1"),
     "training.max_steps=-2": ("must be at least -1 (it is -2)", "give another number"),
     "training.dataloader_drop_last=true": ("their loss would be that of a part of them", "drop it"),
+    "training.eval_packing=true": ("lets held-out rows read one another", "drop it"),
     "training.logging_nan_inf_filter=true": ("the last finite loss", "drop it"),
     "training.chat_template_path=chatml.jinja": ("and not by this template", "tokenizer.chat_template"),
     "lora.init_lora_weights=pissa": ("would not be what was trained", '"gaussian" or "orthogonal"'),
@@ -86,6 +87,7 @@ BAD = {
     "lora.task_type=SEQ_CLS": ("phibench trains language models", "drop it"),
     "lora.inference_mode=true": ("has no weights that are trained", "drop it"),
     'lora.modules_to_save=["nope"]': ("the base has no module nope", "the keys here are: "),
+    'lora.target_modules=["q_proj", "vproj"]': ("the base has no module vproj", 'did you mean "v_proj"?'),
     'lora.modules_to_save=["embed_token"]': ("the base has no module embed_token", 'did you mean "embed_tokens"?'),
     "training.report_to=clearml": ("clearml is not installed", "pip install clearml"),
     'training.report_to=["none", "comet_ml"]': ("comet_ml is not installed", "pip install comet-ml"),
@@ -93,7 +95,7 @@ BAD = {
     "training.loss_type=dft": ("'dft' is not what phibench's trainer does", "drop it"),
     "training.packing_strategy=wrapped": ("'wrapped' is not what phibench's trainer does", "drop it"),
     # What only the libraries find out.
-    'lora.target_modules=["no_such_proj"]': ("the libraries refuse its settings: Target modules", "peft.LoraConfig"),
+    "lora.target_modules=no_such_proj": ("the libraries refuse its settings: Target modules", "peft.LoraConfig"),
     "training.max_length=8": ("max_length = 8 leaves no room for any row", "raise training.max_length"),
 }
 
@@ -139,6 +141,7 @@ DPO_BAD = {
     "training.loss_weights=[1.0]": "nothing beside it",
     "training.label_smoothing=0.1": "nothing beside it",
     "training.sync_ref_model=true": "the reference stays as it was",
+    "training.train_sampling_strategy=group_by_length": "a pair has two lengths",
 }
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import importlib.util
 import json
+import shutil
 import signal
 import subprocess
 import sys
@@ -380,6 +381,59 @@ def test_tokens_are_added_and_saved_with_the_adapter(base: LoadedBase, tmp_path:
     path = write(tmp_path, path.read_text())  # rows of dialogues again
     with pytest.raises(UserError, match="has no chat template"):
         trained(path, base, "data.format=dialogsum")
+
+
+def test_the_rows_of_a_start_are_known_where_a_recipe_makes_it(base: LoadedBase, tmp_path: Path) -> None:
+    path = write(tmp_path)
+    first = trained(path, base, "training.max_steps=1")
+    assert first.unknown is None
+    ready = tmp_path / "ready"
+    shutil.copytree(first.folder, ready)
+    second = tmp_path / "second.toml"
+    text = RECIPE[: RECIPE.index("[lora]")] + "[training]\nmax_steps = 1\nmax_length = 128\n"
+    for start, unknown, rows in (("./ready", "ready", 4), ("tiny", None, 8)):
+        second.write_text(text.replace('name = "tiny"', f'name = "second"\nstart = "{start}"'))
+        made = trained(second, base)
+        assert (made.unknown, len(made.texts)) == (unknown, rows)
+        assert trained(second, base).unknown == unknown  # found again, too
+
+
+def test_rows_that_hold_their_own_end_need_a_tokenizer_that_ends_so(base: LoadedBase, tmp_path: Path) -> None:
+    path = write(tmp_path, RECIPE.replace('"dialogsum"', '"riddles"'))
+    for name in ("rows.jsonl", "held.jsonl"):
+        (tmp_path / name).write_text(json.dumps({"messages": ["What?", "A door."]}) + "\n")
+    with pytest.raises(UserError, match=r"rows of riddles end in <\|im_end\|>") as caught:
+        trained(path, base)
+    assert 'eos_token = "<|im_end|>", and add_tokens = ' in str(caught.value.fix)
+    with pytest.raises(UserError, match="none that stops a text would be learned") as caught:
+        trained(path, base, 'tokenizer.add_tokens=["<|im_start|>", "<|im_end|>"]')
+    assert caught.value.fix == 'eos_token = "<|im_end|>"'
+
+
+def test_what_tensorboard_is_told_stays_with_the_result(
+    base: LoadedBase, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writer = """
+from pathlib import Path
+class SummaryWriter:
+    def __init__(self, log_dir):
+        Path(log_dir).mkdir(parents=True)
+        self.file = Path(log_dir) / "events"
+        self.file.write_text("")
+    def add_scalar(self, name, value, step):
+        self.file.write_text(self.file.read_text() + f"{step} {name} {value}\\n")
+    def add_text(self, *given): pass
+    add_hparams = add_text
+    def flush(self): pass
+    close = flush
+"""
+    (tmp_path / "tensorboardX.py").write_text(writer)
+    monkeypatch.syspath_prepend(tmp_path)
+    monkeypatch.delenv("TENSORBOARD_LOGGING_DIR", raising=False)
+    made = trained(write(tmp_path), base, "training.report_to=tensorboard")
+    (events,) = (made.folder / "runs").rglob("events")
+    assert "train/loss" in events.read_text()
+    assert not trained(write(tmp_path), base, "training.report_to=tensorboard").is_new
 
 
 def test_learning_from_all_text(base: LoadedBase, tmp_path: Path) -> None:

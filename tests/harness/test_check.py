@@ -58,6 +58,12 @@ pth = "adapter" #<-
 name = "base"
 merg = "none" #<-
 
+## a table in a table
+> matrix.variants | unknown key "variants" | it is a table of its own: write [[variants]], and its keys below
+[matrix]
+adapter = "a"
+variants = ["base"] #<-
+
 ## unknown key of the matrix
 > matrix.adapters | unknown key "adapters" | did you mean "adapter"?
 [matrix]

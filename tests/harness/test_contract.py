@@ -8,8 +8,9 @@ from typing import Any
 
 import pytest
 
+from phibench.adapters.adapter_files import TRAINING
 from phibench.adapters.formats import CHAT_TEMPLATES
-from phibench.adapters.recipe import Recipe, TokenizerSpec, read_recipe
+from phibench.adapters.recipe import USUAL_LENGTH, Recipe, TokenizerSpec, read_recipe
 from phibench.adapters.recipe_table import find_recipe
 from phibench.files import sha256_json
 from phibench.harness.contract import breaches, folder_breaches, suite_breaches
@@ -147,6 +148,24 @@ def test_the_chat_template_is_the_one_that_was_trained_in(tmp_path: Path) -> Non
     (tmp_path / "phibench_training.json").write_text(json.dumps(told))
     assert any(chat in breach for breach in folder_breaches(asked, "a", tmp_path, template=own))
     assert not any(chat in breach for breach in folder_breaches(asked, "a", tmp_path, template="an earlier one"))
+
+
+def test_a_recipe_without_a_length_has_the_libraries_own() -> None:
+    from trl import DPOConfig, SFTConfig
+
+    assert {config.__dataclass_fields__["max_length"].default for config in (SFTConfig, DPOConfig)} == {USUAL_LENGTH}
+    read = recipe()
+    del read.training["max_length"]
+    assert breaches(suite({"max_length": USUAL_LENGTH}), "a", recipe=read) == []
+    (told,) = breaches(suite({"max_length": 2048}), "a", recipe=read)
+    assert "trained on at most 1024 tokens; base.max_length = 2048 asks it more" in told
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "3", '{"recipe": []}'])
+def test_a_broken_training_record_is_as_none(text: str, tmp_path: Path) -> None:
+    (tmp_path / "adapter_config.json").write_text("{}")
+    (tmp_path / TRAINING).write_text(text)
+    assert folder_breaches(suite(), "a", tmp_path) == []
 
 
 def test_a_model_that_reads_less_than_was_trained_on(tmp_path: Path) -> None:

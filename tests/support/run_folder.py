@@ -259,7 +259,13 @@ def _task(name: str, items: int) -> TaskInfo:
         config_hash=hashlib.sha256(name.encode()).hexdigest(),
         data_files=[FileHash(path=f"data/{name}|{SCRIPT}.jsonl", sha256=hashlib.sha256(b"data").hexdigest())],
         metrics=[
-            MetricInfo(name=metric, filter="none", aggregation=aggregation, higher_is_better=higher_is_better)
+            MetricInfo(
+                name=metric,
+                filter="none",
+                aggregation=aggregation,
+                higher_is_better=higher_is_better,
+                share=metric.startswith(("acc", "rouge")),
+            )
             for metric, aggregation, higher_is_better in _METRICS[name]
         ],
         headline=_HEADLINES[name],
