@@ -28,7 +28,7 @@ from .spread import SeedSpread, measure_spread
 from .stats import Difference, Interval, NoInterval
 from .stats.family import Correction, corrected
 from .suite import ClaimSpec, StatisticsSpec
-from .values import CellValues, matched
+from .values import CellValues, asked_otherwise, matched
 
 _EXAMPLES = 4  # a task, where the suite does not say
 _S = TypeVar("_S", bound=BaseModel)
@@ -48,12 +48,13 @@ class MetricComparison:
 @dataclass(frozen=True)
 class TaskComparison:
     """One task: its metrics, headline metrics first (the first one leads), the slices of each variant's difference in
-    that one, and a few examples."""
+    that one, a few examples, and how many items each variant was asked with other prompts than the baseline."""
 
     info: TaskInfo
     metrics: list[MetricComparison]
     slices: dict[str, Slices]
     examples: list[Example]
+    other_prompts: dict[str, int] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -125,7 +126,10 @@ def compare_run(
         metrics = compare_metrics(outcomes.metrics(info), manifest.baseline, cells, seed)
         slices = _slices(metrics, manifest.baseline, cells, statistics, among)
         picked = pick_examples(info, metrics[0].info, manifest.baseline, cells, examples, seed) if metrics else []
-        tasks.append(TaskComparison(info, metrics, slices, picked))
+        base = cells.get(manifest.baseline)
+        asked = {} if base is None else {name: asked_otherwise(base, cell) for name, cell in cells.items()}
+        others = {name: count for name, count in asked.items() if count}
+        tasks.append(TaskComparison(info, metrics, slices, picked, others))
     tasks = corrected_together(tasks, statistics.correction)
     fidelity = measure_fidelity(outcomes, correction=statistics.correction, seed=seed)
     return RunComparison(

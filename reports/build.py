@@ -143,6 +143,11 @@ def _legend(run: RunComparison) -> list[Line]:
             "Scores with a number of items are of those that were asked until the gate was decided: they are not of the"
         )
         legend.append(line(f"{said} items of the other scores. Differences are, item by item."))
+    for task in run.tasks:
+        if task.other_prompts:
+            asked = line("Asked ", name(task.info.name), " with other prompts than ", name(run.manifest.baseline), ": ")
+            asked += line(*joined(list(task.other_prompts)), ". Differences to it are of models and prompts together.")
+            legend.append(asked)
     legend += contamination_notes(run.manifest)
     cut = [cell for cell in run.results.cells if cell.truncated_items]
     if cut:

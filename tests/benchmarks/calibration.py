@@ -221,6 +221,7 @@ def main() -> None:
     parser.add_argument("--processes", type=int, default=multiprocessing.cpu_count())
     parser.add_argument("--sizes", type=int, nargs="+", default=list(SIZES), help="items of a run")
     parser.add_argument("--resamples", type=int, default=resampling.RESAMPLES, help="of each bootstrap and permutation")
+    parser.add_argument("--binary", action="store_true", help="right or wrong alone: seconds")
     options = parser.parse_args()
     # Read when a bootstrap starts; processes are forked and inherit it.
     resampling.bca_interval.__kwdefaults__["resamples"] = options.resamples
@@ -228,7 +229,8 @@ def main() -> None:
     started = time.perf_counter()
     told: dict[tuple[str, str], Rate] = {}
     with multiprocessing.get_context("fork").Pool(options.processes) as pool:
-        for rates in pool.imap_unordered(_run, jobs(options.pairs, tuple(options.sizes))):
+        chosen = (job for job in jobs(options.pairs, tuple(options.sizes)) if not options.binary or job[0] is binary)
+        for rates in pool.imap_unordered(_run, chosen):
             for one in rates:
                 key = one.what, one.setting
                 told[key] = told[key] + one if key in told else one

@@ -96,7 +96,8 @@ def test_what_is_not_known(run_dir: Path, training: object, said: str) -> None:
 
 def test_the_rows_of_a_ready_made_start_are_not_known(run_dir: Path) -> None:
     _set(run_dir, [NONE], unknown_start="earlier")
-    said = "summaries was trained on from earlier: what that was trained on is not known, and its rows are not among these."
+    told = "what that was trained on is not known, and its rows are not among these."
+    said = f"summaries was trained on from earlier: {told}"
     assert _block(run_dir)[1:] == [said]
     notes = [_said(content) for content in build_view(compare_run(run_dir)).legend]
     assert f"Contamination: {said}" in notes

@@ -110,6 +110,16 @@ def test_prompts_that_were_not_kept(tmp_path: Path) -> None:
     assert "which one is it" not in markdown
 
 
+def test_variants_that_were_asked_with_other_prompts_are_marked(run_dir: Path) -> None:
+    assert not any("with other prompts than" in text for text in _texts(run_dir))
+    path = run_dir / "records/merged/arc_easy.parquet"
+    write_records(path, [dataclasses.replace(one, prompt_hash="0" * 64) for one in read_records(path)])
+    markdown, html = _texts(run_dir)
+    assert "Asked `arc_easy` with other prompts than" in markdown
+    assert "Asked <code>arc_easy</code> with other prompts than" in html
+    assert ": `merged`. Differences to it are of models and prompts together." in markdown
+
+
 def test_not_a_run_folder(tmp_path: Path) -> None:
     with pytest.raises(UserError):
         write_reports(tmp_path)
