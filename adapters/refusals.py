@@ -94,11 +94,6 @@ _RULES = {
     "training.dataloader_drop_last": _Rule(
         _yes, "it also drops held-out rows: their loss would be that of a part of them"
     ),
-    "training.eval_packing": _Rule(
-        _yes,
-        "alone it lets held-out rows read one another: their loss would be another",
-        "drop it; with training.packing held-out rows are packed as well, and rightly",
-    ),
     "training.logging_nan_inf_filter": _Rule(_yes, "it shows the last finite loss in the place of one that is not"),
     "training.chat_template_path": _Rule(
         _any,
@@ -164,12 +159,18 @@ def refuse_values(recipe: Recipe) -> None:
     Raises:
         UserError: for the first, with who gave it.
     """
-    every_weight = recipe.lora is None and recipe.start is None
-    if recipe.method == "dpo" and every_weight and recipe.training.get("precompute_ref_log_probs"):
+    holds_none = recipe.lora is None and recipe.start is None and recipe.reference is None
+    if recipe.method == "dpo" and holds_none and recipe.training.get("precompute_ref_log_probs"):
         raise UserError(
-            "where every weight is trained, held-out pairs need the reference model itself",
+            "where every weight is trained, trl then keeps no reference to measure held-out pairs by",
             where=recipe.where("training.precompute_ref_log_probs"),
-            fix="drop it, or train an adapter: [lora]",
+            fix='give reference = "model", or drop it',
+        )
+    if recipe.training.get("eval_packing") and not recipe.training.get("packing"):
+        raise UserError(
+            "without training.packing it lets held-out rows read one another: their loss would be another",
+            where=recipe.where("training.eval_packing"),
+            fix="drop it; with training.packing held-out rows are packed as well, and rightly",
         )
     tables: dict[str, Mapping[str, Any]] = {"training": recipe.training, "lora": recipe.lora or {}}
     for name, rule in (_RULES | (_DPO_RULES if recipe.method == "dpo" else {})).items():
@@ -211,6 +212,7 @@ def refuse_unknown_modules(recipe: Recipe, model: Any) -> None:
     for key in ("modules_to_save", "target_modules"):
         listed = (recipe.lora or {}).get(key) or []
         for wanted in listed if isinstance(listed, list) else []:  # else a pattern, which peft reads
-            if not any(name.endswith(str(wanted)) for name in names):  # as peft matches them
+            tail = str(wanted) if key == "modules_to_save" else f".{wanted}"  # as peft matches them
+            if not any(name == wanted or name.endswith(tail) for name in names):
                 where = recipe.where(f"lora.{key}")
                 raise UserError(f"the base has no module {wanted}", where=where, fix=likely(str(wanted), last))

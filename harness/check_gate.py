@@ -56,6 +56,11 @@ def early_stopping_notes(suite: Suite) -> list[str]:
         for i, task in enumerate(suite.tasks)
         if task.source is not None
     ]
+    notes += [
+        f"tasks[{i}].divergence: it is measured on all items: they are not stopped early"
+        for i, task in enumerate(suite.tasks)
+        if task.divergence is not None
+    ]
     if all(rule.is_cost for rule in gate.rules):
         notes.append("gate.early_stopping: no rule is of a metric, so that nothing is stopped early")
     return notes

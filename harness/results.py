@@ -21,6 +21,8 @@ STOPPED = "stopped"  # the share of generations that the model ended by itself, 
 MARGIN = "loglikelihood_margin"  # nats: of a right choice over the likeliest wrong one
 KL_DIVERGENCE = "kl_divergence"  # nats: of next-token distributions, from a reference variant's to this one's
 SAME_TOP_TOKEN = "same_top_token"  # the share of positions at which both find the same token likeliest
+# Metrics that lie between 0 and 1 on every item; a task's `metadata.shares` names others.
+SHARES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match", STOPPED, SAME_TOP_TOKEN)
 _T = TypeVar("_T", bound=BaseModel)
 
 
@@ -108,7 +110,8 @@ class MetricInfo(_Model):
     filter: str
     aggregation: str
     higher_is_better: bool | None  # None: neither direction is better
-    share: bool = False  # a mean of values that lie between 0 and 1 by what they are, whatever was seen of them
+    # A mean of values that lie between 0 and 1 by what they are, whatever was seen of them; runs of before do not say.
+    share: bool = Field(default_factory=lambda told: told["aggregation"] == "mean" and told["name"] in SHARES)
 
     def is_named(self, name: str | None) -> bool:
         """Whether a rule that names this means the metric: by its name, by name and filter, or (None) any."""

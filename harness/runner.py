@@ -41,7 +41,7 @@ from .gate.run import opened
 from .plan import RunOptions, select, suite_hash
 from .progress import RunProgress
 from .prompt_pairs import other_prompts
-from .results import CellResult, FileHash, Manifest, TaskInfo, VariantInfo, metric_names
+from .results import CellResult, FileHash, Manifest, TaskInfo, VariantInfo
 from .run_adapters import RunAdapters
 from .run_folder import RunFolder
 from .run_state import RunState, now
@@ -113,7 +113,7 @@ class Runner:
             self._choose(base)
             tasks = self._tasks.all(base.tokenizer)
             refuse_unmeasured(self.suite.claims, [built.info for built in tasks])
-            measured = {built.info.name: metric_names(built.info.metrics) for built in tasks}
+            measured = {built.info.name: built.info.metrics for built in tasks}
             refuse_unmeasured_rules(self.suite.gate, measured, whole=not self.options.only)
             self._warn(limit_notes(self.suite.gate, [built.info for built in tasks]))
             if not self.options.only:  # the others may have them

@@ -60,7 +60,7 @@ def measure_spread(outcomes: Outcomes) -> list[SeedSpread]:
 
 
 def _groups(outcomes: Outcomes) -> Iterator[tuple[list[VariantInfo], list[int]]]:
-    """The variants that are one form of one recipe, with their seeds, each seed once: it trains the same adapter."""
+    """The variants that are one form of one recipe, with their seeds."""
     seeds = {
         info.name: (info.source, info.seed)
         for info in outcomes.manifest.adapters
@@ -72,10 +72,9 @@ def _groups(outcomes: Outcomes) -> Iterator[tuple[list[VariantInfo], list[int]]]
             source = seeds[variant.adapter][0]
             groups.setdefault((source, variant.quantization, variant.merge), []).append(variant)
     for variants in groups.values():
-        told = {seeds[str(variant.adapter)][1]: variant for variant in reversed(variants)}
-        each = [(seed, variant) for seed, variant in reversed(told.items()) if seed is not None]
-        if len(each) > 1:
-            yield [variant for _, variant in each], [seed for seed, _ in each]
+        told = [seeds[str(variant.adapter)][1] for variant in variants]
+        if len(set(told)) > 1:
+            yield variants, [seed for seed in told if seed is not None]
 
 
 def _measure(
@@ -86,7 +85,11 @@ def _measure(
     cells = [outcomes.values(variant.name, info.name) for variant in variants]
     if not isinstance(base, CellValues):
         return None
-    answered = [(v, s, c) for v, s, c in zip(variants, seeds, cells, strict=True) if isinstance(c, CellValues)]
+    each: dict[int, tuple[VariantInfo, int, CellValues]] = {}  # a seed that stands there twice made one adapter
+    for variant, seed, cell in zip(variants, seeds, cells, strict=True):
+        if isinstance(cell, CellValues):
+            each.setdefault(seed, (variant, seed, cell))
+    answered = list(each.values())
     if len(answered) < 2 or any(cell.early for _, _, cell in answered):
         return None
     gains = np.stack([_gains(base, cell, key) for _, _, cell in answered])

@@ -14,14 +14,12 @@ from ..errors import UserError
 from ..files import sha256_file, sha256_json
 from .catalog import OURS, manager_for
 from .data import Replacement, replacement_for
-from .results import KL_DIVERGENCE, MARGIN, SAME_TOP_TOKEN, STOPPED, FileHash, MetricInfo, TaskInfo
+from .results import KL_DIVERGENCE, MARGIN, SAME_TOP_TOKEN, SHARES, STOPPED, FileHash, MetricInfo, TaskInfo
 from .suite import Suite, TaskSpec
 from .task_errors import task_error
 from .templates import render_once, templates
 
 LoadedTask = tuple[TaskSpec, Any, list[FileHash]]  # the suite's entry, lm-eval's Task, the files of its data
-# Metrics of lm-eval that are between 0 and 1 on every item; a task's `metadata.shares` names others.
-SHARES = ("acc", "acc_norm", "acc_bytes", "acc_mutual_info", "exact_match")
 KINDS = ("multiple_choice", "loglikelihood", "loglikelihood_rolling", "generate_until")
 
 
@@ -267,7 +265,11 @@ def _info(suite: Suite, spec: TaskSpec, task: Any, items: list[Item], files: lis
     filters = [ensemble.name for ensemble in task._filters]
     directions = task.higher_is_better()
     metadata = task.config.metadata or {}
-    shares = {*SHARES, *(metadata.get("shares") or [])}
+    declared = metadata.get("shares") or []
+    if not isinstance(declared, list) or not all(isinstance(name, str) for name in declared):
+        fix = "write a list of metrics' names"
+        raise UserError("shares is not a list of names", where=f"tasks: {spec.name}: metadata.shares", fix=fix)
+    shares = {*SHARES, *declared}
     metrics = [
         MetricInfo(
             name=name,
@@ -283,13 +285,7 @@ def _info(suite: Suite, spec: TaskSpec, task: Any, items: list[Item], files: lis
     if spec.divergence is not None:
         own |= {KL_DIVERGENCE: False, SAME_TOP_TOKEN: True}
     metrics += [
-        MetricInfo(
-            name=name,
-            filter=filters[0],
-            aggregation=names[id(mean)],
-            higher_is_better=direction,
-            share=name in (STOPPED, SAME_TOP_TOKEN),
-        )
+        MetricInfo(name=name, filter=filters[0], aggregation=names[id(mean)], higher_is_better=direction)
         for name, direction in own.items()
     ]
     config = {

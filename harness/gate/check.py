@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
+from numpy.typing import NDArray
 
 from ...errors import UserError
 from ..alike import refuse_unlike
@@ -16,6 +17,7 @@ from ..cell_scores import cell_interval
 from ..outcomes import Gap, Outcomes
 from ..results import MetricInfo
 from ..stats import Interval, NoInterval, Pairs, paired_difference
+from ..stats.totals import AGGREGATIONS
 from ..values import CellValues, asked_otherwise, pair
 from .costs import cost_of
 from .items import items_needed
@@ -101,6 +103,9 @@ def check_target(
     early = any(part.cell.early for part in parts)
     metric, items = parts[0].metric, min(part.count for part in parts)
     check = replace(check, metric=metric, items=items, left_out=sum(part.left_out for part in parts), early=early)
+    if items < 2:
+        common = " in common" if than is not None else ""
+        return replace(check, reason=f"an interval needs at least 2 items{common}, and there are {items}", missing=True)
     if _same_model(check, parts, run, against):
         none = Interval(0.0, 0.0, 0.0, SAME_MODEL)
         return _decided(replace(check, measured=none), none)
@@ -199,8 +204,8 @@ def _cells(check: Check, task: str, run: Outcomes, against: Outcomes | None) -> 
     cell = run.values(check.variant, task)
     if isinstance(cell, Gap):
         return _NoPart(run.gap_words(cell))
-    if broken := _not_finite(cell, metric):
-        return _NoPart(f"{broken:,} of the values of {check.variant} on {task} are not finite numbers")
+    if fault := _fault(cell, metric):
+        return _NoPart(f"{check.variant} on {task}: {fault}")
     if check.than is None:
         return _Part(metric, cell, None)
     side = run if against is None else against
@@ -210,8 +215,8 @@ def _cells(check: Check, task: str, run: Outcomes, against: Outcomes | None) -> 
     other = side.values(check.than, task)
     if isinstance(other, Gap):
         return _NoPart(side.gap_words(other))
-    if broken := _not_finite(other, metric):
-        return _NoPart(f"{broken:,} of the values of {check.than} on {task} are not finite numbers")
+    if fault := _fault(other, metric):
+        return _NoPart(f"{check.than} on {task}: {fault}")
     if against is not None:
         refuse_unlike(info, theirs, against.label)
     if asked := asked_otherwise(other, cell):
@@ -225,33 +230,48 @@ def _cells(check: Check, task: str, run: Outcomes, against: Outcomes | None) -> 
     return _Part(metric, cell, other)
 
 
-def _not_finite(cell: CellValues, metric: MetricInfo) -> int:
-    """How many values of a metric are no finite numbers: a model that answers so cannot be judged by the others."""
+def _fault(cell: CellValues, metric: MetricInfo) -> str | None:
+    """Why a cell's values are no evidence: a model that answers so cannot be judged by its other items."""
     column = cell.metrics.get((metric.name, metric.filter))
-    if column is None or not isinstance(column.values, np.ndarray):
-        return 0
-    return int((~np.isfinite(column.values)).sum())
+    if column is None or not len(column.rows):
+        return f"no item has a value of {metric.name}"
+    if metric.aggregation not in AGGREGATIONS:
+        return None
+    try:
+        broken = int((~np.isfinite(AGGREGATIONS[metric.aggregation].columns(column.values))).any(axis=1).sum())
+    except (TypeError, ValueError):
+        return f"an item's value of {metric.name} is not one that its aggregation takes"
+    return f"{broken:,} of its values of {metric.name} are not finite numbers" if broken else None
 
 
 def _interval(parts: Sequence[_Part], rule: RuleSpec, confidence: float, seed: int) -> Interval:
     """What the rule looks at, with an interval; of a group, the mean over its tasks.
 
     The group's interval is put together from its tasks' by the squares of their reaches (MOVER: Zou and Donner 2008,
-    "Construction of confidence limits about effect measures"), which keeps their skewness. That takes the tasks to be
-    independent: where two of them share documents, the reaches themselves are added, as if the tasks moved as one.
+    "Construction of confidence limits about effect measures"), which keeps their skewness. Tasks
+    that share documents are taken to move together as far as they do, as if an item were answered alike in both.
     """
     found = [_part_interval(part, rule, confidence, seed) for part in parts]
     if len(found) == 1:
         return found[0]
     k = len(found)
     estimate = sum(one.estimate for one in found) / k
-    downs, ups = [one.estimate - one.low for one in found], [one.high - one.estimate for one in found]
-    documents = [set(part.cell.keys) for part in parts]
-    if sum(map(len, documents)) > len(set().union(*documents)):
-        how, down, up = "mean of {k} tasks that share documents", sum(downs) / k, sum(ups) / k
-    else:
-        how, down, up = "mean of {k} tasks (MOVER)", math.hypot(*downs) / k, math.hypot(*ups) / k
-    return Interval(estimate, estimate - down, estimate + up, how.format(k=k))
+    alike = _shared([part.cell for part in parts])
+    down, up = (
+        math.sqrt(float(reaches @ alike @ reaches)) / k
+        for reaches in (
+            np.array([one.estimate - one.low for one in found]),
+            np.array([one.high - one.estimate for one in found]),
+        )
+    )
+    sharing = " that share documents" if alike.sum() > k else ""
+    return Interval(estimate, estimate - down, estimate + up, f"mean of {k} tasks{sharing} (MOVER)")
+
+
+def _shared(cells: Sequence[CellValues]) -> NDArray[np.float64]:
+    """(cells, cells): the largest correlation that two cells' means can have by the documents that they share."""
+    documents = [set(cell.keys) for cell in cells]
+    return np.array([[len(a & b) / math.sqrt(len(a) * len(b)) for b in documents] for a in documents])
 
 
 def _part_interval(part: _Part, rule: RuleSpec, confidence: float, seed: int) -> Interval:

@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 from ...errors import UserError
 from ..outcomes import Outcomes
-from ..results import metric_names
+from ..results import MetricInfo, metric_names
 from .spec import GateSpec, RuleSpec
 
 
@@ -47,16 +47,17 @@ def refuse_unknown(spec: GateSpec, run: Outcomes, against: Outcomes | None, *, c
                 fix="name another variant, or compare with another run: --against",
             )
     if not checked:
-        measured = {task.name: metric_names(one for one, _ in run.metrics(task)) for task in run.manifest.tasks}
-        refuse_unmeasured(spec, measured)
+        refuse_unmeasured(spec, {task.name: [one for one, _ in run.metrics(task)] for task in run.manifest.tasks})
 
 
-def refuse_unmeasured(spec: GateSpec | None, measured: Mapping[str, Collection[str]], *, whole: bool = True) -> None:
+def refuse_unmeasured(
+    spec: GateSpec | None, measured: Mapping[str, Sequence[MetricInfo]], *, whole: bool = True
+) -> None:
     """Refuse rules on metrics that their tasks do not measure; before anything is asked, or afterwards.
 
     Args:
         spec: a suite's gate, if it has one.
-        measured: what the metrics of each task that is known can be named by; rules on others are passed over.
+        measured: the metrics of each task that is known; rules on others are passed over.
         whole: whether these are all tasks that there are: only then a metric that none of them measures is a mistake.
 
     Raises:
@@ -74,16 +75,16 @@ def refuse_unmeasured(spec: GateSpec | None, measured: Mapping[str, Collection[s
 
 
 def _missing_metric(
-    rule: RuleSpec, measured: Mapping[str, Collection[str]], whole: bool
+    rule: RuleSpec, measured: Mapping[str, Sequence[MetricInfo]], whole: bool
 ) -> tuple[str, list[str]] | None:
     """What does not measure a rule's metric, and what it measures instead."""
     named = rule.group or rule.tasks
     for task in named or []:
-        if task in measured and rule.metric not in measured[task]:
-            return f'the task "{task}" does not measure', list(dict.fromkeys(measured[task]))
-    every = list(dict.fromkeys(name for names in measured.values() for name in names))
-    if named is None and whole and rule.metric not in every:
-        return "no task measures", every
+        if task in measured and not any(metric.is_named(rule.metric) for metric in measured[task]):
+            return f'the task "{task}" does not measure', metric_names(measured[task])
+    every = [metric for metrics in measured.values() for metric in metrics]
+    if named is None and whole and not any(metric.is_named(rule.metric) for metric in every):
+        return "no task measures", list(dict.fromkeys(name for one in measured.values() for name in metric_names(one)))
     return None
 
 

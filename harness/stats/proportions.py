@@ -81,12 +81,20 @@ def score_statistic(won: Any, lost: Any, items: Any, difference: Any, correction
         return np.where(variance > 0, surplus / np.sqrt(np.maximum(variance, 0.0)), 0.0)
 
 
+def _skewness(won: Any, lost: Any) -> Any:
+    """The third moment of an item's gain (1, 0 or -1) over the second: about 0 or the mean, whichever is more."""
+    mean, either = won - lost, won + lost
+    second, third = either - mean**2, mean - 3 * mean * either + 2 * mean**3
+    plain = np.abs(mean) / np.maximum(either, 1e-12)
+    return np.maximum(plain, np.where(second > 0, np.abs(third) / np.maximum(second, 1e-12), 0.0))
+
+
 def _crossing(won: Any, lost: Any, items: Any, outer: Any, inner: Any, z: float) -> NDArray[np.float64]:
     """Where between `outer` and `inner` the statistic, which is 0 within and grows outward, reaches z."""
     lopsided = np.where(np.minimum(won, lost) < LOPSIDED, LOPSIDED_CORRECTION, 0.0)
     correction = np.where(won + lost < FEW, CORRECTION, lopsided)
     if z > _USUAL:
-        correction = correction + (z**2 - 1) / 6 * np.abs(won - lost) / np.maximum(won + lost, 1.0)
+        correction = correction + (z**2 - 1) / 6 * _skewness(won / items, lost / items)
     for _ in range(_HALVINGS):
         middle = (outer + inner) / 2
         beyond = np.abs(score_statistic(won, lost, items, middle, correction)) > z

@@ -111,9 +111,10 @@ def test_a_reference_needs_what_holds_it(tmp_path: Path) -> None:
     (tmp_path / "rows.jsonl").write_text(json.dumps(ROWS[0]) + "\n")
     path = tmp_path / "pairs.toml"
     path.write_text(DPO.format(top="", lora=""))
-    with pytest.raises(UserError, match="held-out pairs need the reference model itself") as caught:
+    with pytest.raises(UserError, match="trl then keeps no reference") as caught:
         refuse_settings(read_recipe(path, ["training.precompute_ref_log_probs=true"]))
     assert caught.value.where == "--set training.precompute_ref_log_probs=true"
+    refuse_settings(read_recipe(path, ["reference=model", "training.precompute_ref_log_probs=true"]))
     path.write_text(DPO.format(top='reference = "adapters_off"', lora=""))
     with pytest.raises(UserError, match=r"needs \[lora\]: the adapter that is switched off"):
         read_recipe(path)

@@ -77,7 +77,7 @@ BAD = {
     "training.max_steps=0": ("no step would be trained", "at least 1, or -1"),
     "training.max_steps=-2": ("must be at least -1 (it is -2)", "give another number"),
     "training.dataloader_drop_last=true": ("their loss would be that of a part of them", "drop it"),
-    "training.eval_packing=true": ("lets held-out rows read one another", "drop it"),
+    "training.eval_packing=true": ("it lets held-out rows read one another", "drop it"),
     "training.logging_nan_inf_filter=true": ("the last finite loss", "drop it"),
     "training.chat_template_path=chatml.jinja": ("and not by this template", "tokenizer.chat_template"),
     "lora.init_lora_weights=pissa": ("would not be what was trained", '"gaussian" or "orthogonal"'),
@@ -88,6 +88,7 @@ BAD = {
     "lora.inference_mode=true": ("has no weights that are trained", "drop it"),
     'lora.modules_to_save=["nope"]': ("the base has no module nope", "the keys here are: "),
     'lora.target_modules=["q_proj", "vproj"]': ("the base has no module vproj", 'did you mean "v_proj"?'),
+    'lora.target_modules=["q_proj", "proj"]': ("the base has no module proj", "did you mean"),
     'lora.modules_to_save=["embed_token"]': ("the base has no module embed_token", 'did you mean "embed_tokens"?'),
     "training.report_to=clearml": ("clearml is not installed", "pip install clearml"),
     'training.report_to=["none", "comet_ml"]': ("comet_ml is not installed", "pip install comet-ml"),
@@ -220,6 +221,7 @@ def test_a_key_may_have_many_forms(tmp_path: Path) -> None:
         "training.warmup_steps=0.1",
         "training.deepspeed={ zero_optimization = { stage = 2 } }",
         "training.gradient_checkpointing_kwargs={ use_reentrant = false }",
+        "training={ packing = true, eval_packing = true }",
     ):
         refuse_settings(read_recipe(path, [setting]))
 

@@ -205,6 +205,12 @@ def test_a_seed_that_stands_there_twice_is_one_training() -> None:
     outcomes.manifest.variants = [_variant("base", None), *(_variant(name, name) for name in ("one", "again", "two"))]
     [found] = measure_spread(outcomes)
     assert (found.variants, found.seeds) == (("one", "two"), (0, 1))
+    outcomes.manifest.adapters = [_adapter("one", 0), _adapter("again", 1), _adapter("two", 0)]
+    [found] = measure_spread(outcomes)
+    assert (found.variants, found.seeds) == (("one", "again"), (0, 1))
+    outcomes.cells["one", "t"] = Gap("one", "t", "failed")
+    [found] = measure_spread(outcomes)
+    assert (found.variants, found.seeds) == (("again", "two"), (1, 0))
     outcomes.manifest.adapters = [_adapter("one", 0), _adapter("again", 0), _adapter("two", 0)]
     assert measure_spread(outcomes) == []
 

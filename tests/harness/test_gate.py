@@ -306,6 +306,14 @@ def test_tasks_of_a_group_that_share_documents_are_taken_to_move_as_one() -> Non
     assert apart is not None and together is not None and alone is not None
     assert (together.low, together.high) == pytest.approx((alone.low, alone.high))
     assert apart.high - apart.low == pytest.approx((alone.high - alone.low) / math.sqrt(2), rel=0.01)
+    keys = list(run.cells["base", "t"].keys)  # type: ignore[union-attr]
+    for name in ("base", "a"):  # one document in common changes hardly anything
+        cell = run.cells[name, "u"]
+        assert isinstance(cell, CellValues)
+        run.cells[name, "u"] = replace(cell, keys=pd.Index([keys[0], *(f"u {key}" for key in keys[1:])]))
+    nearly = only(judge_gate(gate_of({"group": ["t", "u"], "max_loss": 0.02}), run)).measured
+    assert nearly is not None
+    assert (nearly.low, nearly.high) == pytest.approx((apart.low, apart.high), abs=1e-4)
 
 
 def test_a_groups_interval_covers_as_often_as_it_says() -> None:
@@ -589,15 +597,17 @@ def test_a_rule_binds_the_variants_that_are_asked_its_tasks() -> None:
 
 def test_a_metric_is_known_before_anything_is_asked() -> None:
     spec = gate_of({"max_loss": 0.1}, {"task": "t", "metric": "f1", "max_loss": 0.1})
-    refuse_unmeasured(spec, {"t": ["acc", "f1"]})
-    refuse_unmeasured(spec, {"other": ["acc"]})
-    refuse_unmeasured(None, {"t": ["acc"]})
+    acc, f1, other = (ACCURACY.model_copy(update={"name": name}) for name in ("acc", "f1", "F1"))
+    refuse_unmeasured(spec, {"t": [acc, f1]})
+    refuse_unmeasured(gate_of({"task": "t", "metric": "f1,none", "max_loss": 0.1}), {"t": [acc, f1]})
+    refuse_unmeasured(spec, {"other": [acc]})
+    refuse_unmeasured(None, {"t": [acc]})
     anywhere = gate_of({"metric": "f1", "max_loss": 0.1})
-    refuse_unmeasured(anywhere, {"t": ["acc"]}, whole=False)
+    refuse_unmeasured(anywhere, {"t": [acc]}, whole=False)
     with pytest.raises(UserError, match="no task measures"):
-        refuse_unmeasured(anywhere, {"t": ["acc"]})
+        refuse_unmeasured(anywhere, {"t": [acc]})
     with pytest.raises(UserError) as raised:
-        refuse_unmeasured(spec, {"t": ["acc", "F1"]})
+        refuse_unmeasured(spec, {"t": [acc, other]})
     assert raised.value.where == "gate.rules[1].metric"
 
 
@@ -689,7 +699,36 @@ def test_values_that_are_no_numbers_are_no_evidence(undecided: Any) -> None:
         values[broken, "t"] = [math.nan] * 199 + [0.5]
         result = judge_gate(gate_of({"max_loss": 0.02}, undecided=undecided), outcomes_of(values, LOSS))
         assert result.verdict == "undecided"
-        assert f"199 of the values of {broken} on t are not finite" in str(only(result).reason)
+        assert only(result).reason == f"{broken} on t: 199 of its values of nats are not finite numbers"
+
+
+@pytest.mark.parametrize("value", [[math.nan, 50.0], [-math.inf, 50.0], None, "text"])
+@pytest.mark.parametrize("rule", [{"max_loss": 0.02}, {"at_most": 50.0, "variant": "a"}])
+def test_values_of_which_a_corpus_metric_is_made_are_numbers_too(value: Any, rule: dict[str, Any]) -> None:
+    metric = PERPLEXITY.model_copy(update={"aggregation": "weighted_perplexity"})
+    values = {(v, "t"): [[-float(i), 50.0] for i in range(1, 31)] for v in ("base", "a")}
+    values["a", "t"] = [value, *values["a", "t"][1:]]
+    result = judge_gate(gate_of(rule, undecided="pass"), outcomes_of(values, metric))
+    assert (only(result).missing, result.verdict) == (True, "undecided")
+
+
+@pytest.mark.parametrize("rule", [{"max_loss": 0.02}, {"at_least": 0.5, "variant": "a"}])
+@pytest.mark.parametrize("undecided", ["pass", "fail"])
+def test_a_cell_without_values_is_no_evidence(rule: dict[str, Any], undecided: Any) -> None:
+    run = outcomes_of(pair_of(100, 5, 4))
+    cell = run.cells["a", "t"]
+    assert isinstance(cell, CellValues)
+    for metrics in (
+        {},
+        {key: replace(one, rows=one.rows[:1], values=one.values[:1]) for key, one in cell.metrics.items()},
+    ):
+        run.cells["a", "t"] = replace(cell, metrics=metrics)
+        result = judge_gate(gate_of(rule, undecided=undecided), run)
+        assert (only(result).missing, result.verdict) == (True, "undecided")
+    run.cells["a", "t"] = replace(cell, keys=pd.Index([f"other {key}" for key in cell.keys]))
+    if "max_loss" in rule:
+        result = judge_gate(gate_of(rule, undecided=undecided), run)
+        assert (only(result).missing, result.verdict) == (True, "undecided")
 
 
 def test_a_cost_that_was_not_measured_is_no_evidence() -> None:
@@ -734,6 +773,7 @@ def test_a_rule_can_name_the_filter_of_a_metric() -> None:
         for name in ("acc", "acc,strict", "acc,flexible")
     }
     assert verdicts == {"acc": "fail", "acc,strict": "fail", "acc,flexible": "pass"}
+    assert judge_gate(gate_of({"max_loss": 0.1, "metric": "acc,strict", "task": "t"}), run).verdict == "fail"
     with pytest.raises(UserError, match='does not measure "acc,none"'):
         judge_gate(gate_of({"max_loss": 0.1, "metric": "acc,none", "task": "t"}), run)
 

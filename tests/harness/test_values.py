@@ -10,6 +10,7 @@ import pytest
 
 from phibench.harness.item_fields import CHOICES, POSITION, PROMPT_LENGTH, item_fields
 from phibench.harness.records import ItemField, MetricValue, Record, Response, as_table, write_records
+from phibench.harness.results import MetricInfo
 from phibench.harness.values import asked_otherwise, pair, read_values, values_of
 
 ACC = ("acc", "none")
@@ -106,3 +107,12 @@ def test_what_is_kept_of_a_document(keep_texts: bool) -> None:
     assert (fields["topic"].text == "travel") is keep_texts
     assert "none" not in fields and "story" not in fields
     assert len(str(fields["source"].text)) == 16
+
+
+def test_a_run_of_before_does_not_say_which_metrics_are_shares() -> None:
+    told = {"filter": "none", "higher_is_better": True}
+    shares = {
+        name: MetricInfo.model_validate({"name": name, "aggregation": aggregation, **told}).share
+        for name, aggregation in (("acc_norm", "mean"), ("stopped", "mean"), ("nll_per_byte", "mean"), ("acc", "f1"))
+    }
+    assert shares == {"acc_norm": True, "stopped": True, "nll_per_byte": False, "acc": False}
