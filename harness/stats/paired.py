@@ -27,6 +27,7 @@ from .totals import AGGREGATIONS, Totals
 FEWEST_AGREEING = 6
 FEWEST_DRAWN = 10  # units that there are, or that differ: resamples of fewer do not hold what they say
 FEWEST_DRAWN_UNBOUNDED = 20  # that differ, in a metric that is not between 0 and 1
+BETTING = "betting"  # an interval's method
 _BEYOND_SEEN = 1.5  # of the largest difference seen: how far one of such a metric is taken to go
 
 
@@ -217,7 +218,7 @@ def _proportions(gains: Floats, confidence: float) -> _Found:
 def _betted(gains: Floats, units: Paired, reach: float, confidence: float) -> _Found:
     """For differences (n,) between -reach and reach, few of which are not 0, or all of which are the same."""
     low, high = betting_interval((gains / reach + 1) / 2, confidence)
-    interval = Interval(units.estimate, (2 * low - 1) * reach, (2 * high - 1) * reach, "betting")
+    interval = Interval(units.estimate, (2 * low - 1) * reach, (2 * high - 1) * reach, BETTING)
     return _Found(interval, permutation_p(units), "permutation")
 
 

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from .paired import Difference
+from .paired import BETTING, Difference
 
 LEVEL = 0.05
 POWER = 0.8
@@ -37,10 +37,12 @@ def resolvable(found: Difference) -> float | None:
 
     Returns:
         In the metric's unit; None for other metrics than means, where no item differs by more or less than the others
-        (the spread says nothing), where items share sources (they are fewer draws than items), and where they were
-        asked until something was decided (betting resolves less than a test of a fixed number).
+        (the spread says nothing), where items share sources (they are fewer draws than items), where they were asked
+        until something was decided (betting resolves less than a test of a fixed number), and where so few differ that
+        their spread is hardly known (an interval by betting, too).
     """
-    if not found.spread or found.sources is not None or found.early:
+    by_betting = found.interval is not None and found.interval.method == BETTING
+    if not found.spread or found.sources is not None or found.early or by_betting:
         return None
     return smallest_difference(found.items, found.spread)
 

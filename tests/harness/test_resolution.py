@@ -9,7 +9,8 @@ import pytest
 from scipy.stats import binom
 
 from phibench.harness.resolution import resolution_notes
-from phibench.harness.stats.power import items_for, smallest_change, smallest_difference
+from phibench.harness.stats import Pairs, paired_difference
+from phibench.harness.stats.power import items_for, resolvable, smallest_change, smallest_difference
 from phibench.harness.stats.proportions import paired_proportions
 from phibench.harness.suite import Suite
 
@@ -82,3 +83,14 @@ def test_as_many_items_as_are_said_resolve_the_difference() -> None:
     assert smallest_difference(needed, 0.3) == pytest.approx(0.05, rel=0.01)
     assert smallest_change(3, 0.1) is None
     assert smallest_difference(1, 0.3) is None
+
+
+def test_few_items_that_differ_do_not_tell_what_could_be_resolved() -> None:
+    before = np.linspace(0.1, 0.9, 46)
+    few, many = before.copy(), before + np.where(np.arange(46) % 2, 0.05, -0.04)
+    few[:4] -= 0.05
+    found = [
+        paired_difference(Pairs(before, after), aggregation="mean", higher_is_better=True) for after in (few, many)
+    ]
+    assert resolvable(found[0]) is None
+    assert resolvable(found[1]) == pytest.approx(smallest_difference(46, float(np.std(many - before, ddof=1))))
