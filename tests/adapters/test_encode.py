@@ -141,6 +141,8 @@ def test_references_are_left_out_whole_from_the_end_while_none_is_cited(answer: 
 def test_rows_that_do_not_fit_are_dropped_and_never_cut() -> None:
     short, long = GOLDEN["dialogsum"][0], GOLDEN["dialogsum"][0] | {"dialogue": "A: " + "very " * 30}
     whole = encode_rows(rows(short), "dialogsum", TOKENIZER, max_length=None, learn_prompts=False).rows
+    unnamed = {key: value for key, value in short.items() if key != "id"}  # an id is evaluation's
+    assert encode_rows(rows(unnamed), "dialogsum", TOKENIZER, max_length=None, learn_prompts=False).rows == whole
     length = len(whole[0]["input_ids"])
     found = encode_rows(rows(long, short, long), "dialogsum", TOKENIZER, max_length=length, learn_prompts=False)
     assert (found.rows, found.dropped, found.shortened) == (whole, ["line 1", "line 3"], [])
