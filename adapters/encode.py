@@ -96,6 +96,16 @@ def nothing_to_learn(rows: Rows, format_name: str) -> list[str]:
     return [name for name, _, forms in read if isinstance(forms, LeftOut)]
 
 
+def texts_read(rows: Rows, format_name: str) -> Iterator[tuple[str, list[str]]]:
+    """The name of each row, and the texts in the columns that its format reads.
+
+    Raises:
+        UserError: for a row that lacks a column.
+    """
+    for name, texts, _ in _read(rows, FORMATS.get(format_name) or PAIRS[format_name]):
+        yield name, texts
+
+
 def encode(example: Example, tokenizer: PreTrainedTokenizerBase, *, learn_prompts: bool = False) -> dict[str, Any]:
     """One example: `input_ids` and `labels`, lists of the same length.
 
@@ -234,4 +244,4 @@ def _read(rows: Rows, form: Any) -> Iterator[tuple[str, list[str], Any]]:
             found = reason
         except ValueError as error:
             raise UserError(str(error), where=rows.source) from None
-        yield name, list(strings({column: row[column] for column in columns.read})), found
+        yield name, list(strings({column: text for column, text in row.items() if column in columns.read})), found

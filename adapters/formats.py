@@ -54,7 +54,7 @@ def _webglm_qa(row: ParsedRow, name: str) -> Iterator[Example]:
 
 
 def _dialogsum(row: ParsedRow, name: str) -> Iterator[Example]:
-    read = dialogsum.read_row({"id": "", **row}, name)  # which evaluation alone has a use for
+    read = dialogsum.read_row(row, name, needs_id=False)
     yield _answered(dialogsum.prompt(read.dialogue), dialogsum.completion(read.summary))
 
 

@@ -24,7 +24,7 @@ from .adapter_files import LEFT_OUT, TRAINING, AdapterFiles, read_adapter
 from .base import LoadedBase
 from .bundled import cache_dir
 from .checkpoints import counted, last_checkpoint, step_of, take_checkpoint
-from .encode import WHY, nothing_to_learn, special_tokens
+from .encode import WHY, nothing_to_learn, special_tokens, texts_read
 from .identity import base_parts, tokenizer_hash, version
 from .recipe import Recipe, read_recipe
 from .recipe_table import find_recipe
@@ -146,8 +146,9 @@ def train(
                 record = _train_stoppably(folder, job, parts, on_step, notes)
         gc.collect()  # a trainer is full of cycles: its model and optimizer would stay on the device
     if before is not None:
-        return Trained(folder, record, is_new, [*before.texts, *_texts(rows, folder)], before.unknown)
-    return Trained(folder, record, is_new, _texts(rows, folder), Path(recipe.start).name if recipe.start else None)
+        return Trained(folder, record, is_new, [*before.texts, *_texts(recipe, rows, folder)], before.unknown)
+    unknown = Path(recipe.start).name if recipe.start else None
+    return Trained(folder, record, is_new, _texts(recipe, rows, folder), unknown)
 
 
 def _start(
@@ -164,12 +165,13 @@ def _start(
     return read_adapter("start", made.folder, recipe.start), made
 
 
-def _texts(rows: Rows, folder: Path) -> list[tuple[str, str]]:
-    """The name and all text of each row that a result was trained on."""
+def _texts(recipe: Recipe, rows: Rows, folder: Path) -> list[tuple[str, str]]:
+    """The name and all text of each row that a result was trained on, of the columns that training reads."""
     file = folder / LEFT_OUT
     left_out = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
     gone = {name for names in left_out.values() for name in names}
-    return [(f"{rows.source} {name}", "\n".join(strings(row))) for name, row in rows.rows if name not in gone]
+    read = texts_read(rows, recipe.data.format)
+    return [(f"{rows.source} {name}", "\n".join(texts)) for name, texts in read if name not in gone]
 
 
 def _finished(folder: Path) -> tuple[dict[str, Any] | None, list[str]]:

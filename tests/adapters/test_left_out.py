@@ -39,6 +39,7 @@ def test_rows_that_are_too_long_are_named_and_not_trained_on(base: LoadedBase, t
         assert (record["eval_rows"], record["eval_rows_dropped"]) == (3, 1)
         assert record["eval_rows_dropped_names"] == ["line 4"]
         assert [name for name, _ in made.texts] == [f"rows.jsonl line {number}" for number in (1, 2, 3, 4, 6)]
+        assert made.texts[0][1] == "\n".join([ROWS[0]["dialogue"], ROWS[0]["summary"]])  # and no column beside
         assert not any("very very" in text for _, text in made.texts)
 
 

@@ -25,22 +25,23 @@ def completion(summary: str) -> str:
     return summary.strip()
 
 
-def read_row(row: Mapping[str, object], name: str) -> Row:
+def read_row(row: Mapping[str, object], name: str, *, needs_id: bool = True) -> Row:
     """The columns of a row of DialogSum, checked.
 
     Args:
         row: a row with the columns `id`, `dialogue` and `summary`, all str.
         name: how an error names the row, such as "test row 3".
+        needs_id: whether the id is looked at, by which references of one dialogue are known; else it is empty.
 
     Raises:
         ValueError: a column is missing or of another type.
     """
-    for column in ("id", "dialogue", "summary"):
+    columns = [*(["id"] if needs_id else []), "dialogue", "summary"]
+    for column in columns:
         if column not in row:
             raise ValueError(
-                f"dialogsum: {name} has no column {column!r}; it needs id, dialogue and summary, "
-                f"and has {', '.join(row)}"
+                f"dialogsum: {name} has no column {column!r}; it needs {', '.join(columns)}, and has {', '.join(row)}"
             )
         if not isinstance(row[column], str):
             raise ValueError(f"dialogsum: {name}: {column} must be a string; got {type(row[column]).__name__}")
-    return Row(str(row["id"]), str(row["dialogue"]), str(row["summary"]))
+    return Row(str(row["id"]) if needs_id else "", str(row["dialogue"]), str(row["summary"]))
