@@ -65,6 +65,7 @@ class _Rule:
     bad: Callable[[Any], bool]
     why: str
     fix: str = "drop it"
+    among: Callable[[Recipe], bool] = lambda recipe: True  # what else the recipe says, where that decides
 
 
 def _yes(value: Any) -> bool:
@@ -94,6 +95,12 @@ _RULES = {
     "training.dataloader_drop_last": _Rule(
         _yes, "it also drops held-out rows: their loss would be that of a part of them"
     ),
+    "training.eval_packing": _Rule(
+        _yes,
+        "without training.packing it lets held-out rows read one another: their loss would be another",
+        "drop it; with training.packing held-out rows are packed as well, and rightly",
+        among=lambda recipe: not recipe.training.get("packing"),
+    ),
     "training.logging_nan_inf_filter": _Rule(_yes, "it shows the last finite loss in the place of one that is not"),
     "training.chat_template_path": _Rule(
         _any,
@@ -110,6 +117,12 @@ _RULES = {
     "lora.inference_mode": _Rule(_yes, "an adapter in inference mode has no weights that are trained"),
 }
 _DPO_RULES = {
+    "training.precompute_ref_log_probs": _Rule(
+        _yes,
+        "where every weight is trained, trl then keeps no reference to measure held-out pairs by",
+        'give reference = "model", or drop it',
+        among=lambda recipe: recipe.lora is None and recipe.start is None and recipe.reference is None,
+    ),
     "training.train_sampling_strategy": _Rule(
         lambda value: value == "group_by_length", "a pair has two lengths, and the libraries know neither"
     ),
@@ -159,23 +172,10 @@ def refuse_values(recipe: Recipe) -> None:
     Raises:
         UserError: for the first, with who gave it.
     """
-    holds_none = recipe.lora is None and recipe.start is None and recipe.reference is None
-    if recipe.method == "dpo" and holds_none and recipe.training.get("precompute_ref_log_probs"):
-        raise UserError(
-            "where every weight is trained, trl then keeps no reference to measure held-out pairs by",
-            where=recipe.where("training.precompute_ref_log_probs"),
-            fix='give reference = "model", or drop it',
-        )
-    if recipe.training.get("eval_packing") and not recipe.training.get("packing"):
-        raise UserError(
-            "without training.packing it lets held-out rows read one another: their loss would be another",
-            where=recipe.where("training.eval_packing"),
-            fix="drop it; with training.packing held-out rows are packed as well, and rightly",
-        )
     tables: dict[str, Mapping[str, Any]] = {"training": recipe.training, "lora": recipe.lora or {}}
     for name, rule in (_RULES | (_DPO_RULES if recipe.method == "dpo" else {})).items():
         table, _, key = name.partition(".")
-        if key in tables[table] and rule.bad(tables[table][key]):
+        if key in tables[table] and rule.bad(tables[table][key]) and rule.among(recipe):
             raise UserError(rule.why, where=recipe.where(name), fix=rule.fix)
 
 

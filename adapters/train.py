@@ -145,10 +145,10 @@ def train(
                 job = Job(recipe, base, device, seed, rows, held_out, start, work)
                 record = _train_stoppably(folder, job, parts, on_step, notes)
         gc.collect()  # a trainer is full of cycles: its model and optimizer would stay on the device
+    texts = _texts(recipe, rows, folder)
     if before is not None:
-        return Trained(folder, record, is_new, [*before.texts, *_texts(recipe, rows, folder)], before.unknown)
-    unknown = Path(recipe.start).name if recipe.start else None
-    return Trained(folder, record, is_new, _texts(recipe, rows, folder), unknown)
+        return Trained(folder, record, is_new, [*before.texts, *texts], before.unknown)
+    return Trained(folder, record, is_new, texts, Path(recipe.start).name if recipe.start else None)
 
 
 def _start(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import importlib.util
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -17,10 +16,10 @@ from .adapter_files import AdapterFiles
 from .attach import attach
 from .base import LoadedBase, save_tokenizer
 from .encode import WHY, Encoded, encode_pairs, encode_rows
-from .formats import CHAT_TEMPLATES, ENDS
 from .moved import saved_hash, start_hash
 from .quantize import copy_of
 from .recipe import Recipe
+from .recipe_tokenizer import tokenizer_of
 from .refusals import needs_reporters, refuse_unknown_modules
 from .rows import Rows
 from .settings import refuse_settings, refused
@@ -182,7 +181,7 @@ def make_trainer(job: Job, on_step: Callable[[Step], None], stop: Stop | None = 
 
     recipe, stop = job.recipe, stop or Stop()
     refuse_settings(recipe)
-    tokenizer = _tokenizer(job)
+    tokenizer = tokenizer_of(job.recipe, job.base, job.start)
     with refused(recipe):
         config = _config(job)
     train, held_out = _encoded(job, job.rows, tokenizer, config), None
@@ -231,52 +230,6 @@ def _config(job: Job) -> Any:
         config.per_device_train_batch_size *= config.gradient_accumulation_steps
         config.gradient_accumulation_steps = 1
     return config
-
-
-def _tokenizer(job: Job) -> Any:
-    """The base's tokenizer, or a copy with the recipe's changes."""
-    spec = job.recipe.tokenizer
-    tokenizer = copy.deepcopy(job.base.tokenizer)
-    if job.start is not None and job.start.has_tokenizer:
-        from transformers import AutoTokenizer
-
-        tokenizer = AutoTokenizer.from_pretrained(job.start.folder)
-    where = job.recipe.where
-    known = set(tokenizer.get_vocab()) | set(spec.add_tokens)
-    for key in ("eos_token", "pad_token"):
-        token = getattr(spec, key)
-        if token is not None and token not in known:
-            raise UserError(
-                f"{token} is no token", where=where(f"tokenizer.{key}"), fix="name it in tokenizer.add_tokens too"
-            )
-    tokenizer.add_tokens(spec.add_tokens, special_tokens=True)
-    for key in ("eos_token", "pad_token"):
-        if getattr(spec, key) is not None:
-            setattr(tokenizer, key, getattr(spec, key))
-    if spec.chat_template:
-        if job.recipe.data.format not in CHAT_TEMPLATES:
-            raise UserError(
-                f"{job.recipe.data.format} has no chat template",
-                where=where("tokenizer.chat_template"),
-                fix=f"drop it, or take a format that has one: {', '.join(CHAT_TEMPLATES)}",
-            )
-        tokenizer.chat_template = CHAT_TEMPLATES[job.recipe.data.format]
-    if job.recipe.data.format in ENDS and tokenizer.eos_token != ENDS[job.recipe.data.format]:
-        end = ENDS[job.recipe.data.format]
-        raise UserError(
-            f"rows of {job.recipe.data.format} end in {end}, and the tokenizer's end of text is {tokenizer.eos_token}:"
-            " none that stops a text would be learned",
-            where=where("tokenizer.eos_token"),
-            fix=f'eos_token = "{end}"' + ("" if end in known else f', and add_tokens = ["<|im_start|>", "{end}"]'),
-        )
-    rows = job.base.model.get_input_embeddings().weight.shape[0]
-    if len(tokenizer) > rows:
-        raise UserError(
-            f"with its added tokens the tokenizer has {len(tokenizer)} tokens, and the model rows for {rows}",
-            where=where("tokenizer.add_tokens"),
-            fix="add fewer, or take tokens that are there",
-        )
-    return tokenizer
 
 
 def _encoded(job: Job, rows: Rows, tokenizer: Any, config: Any) -> Encoded:
