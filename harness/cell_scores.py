@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from .results import MetricInfo
-from .stats import CONFIDENCE, Difference, Interval, NoInterval, paired_difference, score_interval
+from .stats import CONFIDENCE, Difference, Interval, NoInterval, Pairs, paired_difference, score_interval
 from .values import CellValues, pair
 
 
@@ -18,8 +18,13 @@ def cell_difference(
     confidence: float = CONFIDENCE,
 ) -> Difference:
     """The difference of a metric between two cells, paired item by item: see :func:`.stats.paired_difference`."""
+    return difference_of(pair(baseline, variant, metric.key), metric, seed=seed, confidence=confidence)
+
+
+def difference_of(pairs: Pairs, metric: MetricInfo, *, seed: int = 0, confidence: float = CONFIDENCE) -> Difference:
+    """The same of items that are paired already."""
     return paired_difference(
-        pair(baseline, variant, (metric.name, metric.filter)),
+        pairs,
         aggregation=metric.aggregation,
         higher_is_better=metric.higher_is_better,
         share=metric.share,
@@ -45,7 +50,7 @@ def cell_interval(
     Raises:
         NoInterval: why there is none.
     """
-    column = cell.metrics.get((metric.name, metric.filter))
+    column = cell.metrics.get(metric.key)
     if column is None:
         raise NoInterval("no item has a value of it")
     sources = cell.sources

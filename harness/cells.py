@@ -84,7 +84,7 @@ def make_scores(built: BuiltTask, records: Sequence[Record]) -> list[Score]:
         for metric in record.metrics:
             units[metric.name, metric.filter].append(metric.unit())
     scores = []
-    known = {(metric.name, metric.filter): metric for metric in built.info.metrics}
+    known = {metric.key: metric for metric in built.info.metrics}
     for (name, filter_name), values in units.items():
         aggregate = aggregations.get(name, mean)
         error = stderr_for_metric(aggregate, _BOOTSTRAP) if len(values) > 1 else None

@@ -180,7 +180,7 @@ def difference_stated(
     Raises:
         NoInterval: why there is none.
     """
-    key = (metric.name, metric.filter)
+    key = metric.key
     if not isinstance(statement.than, str):
         if metric.aggregation != "mean":
             raise NoInterval(f"a metric put together by {metric.aggregation} cannot be held against a number")

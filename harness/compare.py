@@ -193,15 +193,13 @@ def _compare_task(info: TaskInfo, sides: Sequence[Side], examples: int, seed: in
     return TaskSides(
         compared=TaskComparison(info, compared, slices, picked),
         scores={
-            ((metric.name, metric.filter), side.label): _score(side, info, metric, cells.get(side.label), seed)
+            (metric.key, side.label): _score(side, info, metric, cells.get(side.label), seed)
             for metric, _ in metrics
             for side in sides
         },
         pairings=pairings,
         early=tuple(early),
-        shares=frozenset(
-            (metric.name, metric.filter) for metric, _ in metrics if is_share(metric, list(cells.values()))
-        ),
+        shares=frozenset(metric.key for metric, _ in metrics if is_share(metric, list(cells.values()))),
     )
 
 
@@ -249,7 +247,7 @@ def _stopped_early(side: Side, task: str) -> bool:
 
 def _score(side: Side, info: TaskInfo, metric: MetricInfo, values: CellValues | None, seed: int) -> SideScore:
     """A side's score, as lm-eval put it together where the run tells it, with its interval."""
-    key = (metric.name, metric.filter)
+    key = metric.key
     cell = side.run.cell(side.variant.name, info.name)
     told = next((one for one in cell.scores if (one.metric, one.filter) == key), None) if cell is not None else None
     value = None if told is None else told.value

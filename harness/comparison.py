@@ -177,7 +177,7 @@ def compare_metrics(
     """
     compared = []
     for metric, headline in metrics:
-        key = (metric.name, metric.filter)
+        key = metric.key
         base = cells.get(baseline)
         differences = {}
         for name, cell in cells.items():
@@ -246,7 +246,7 @@ def slices_of(
     base: CellValues, cell: CellValues, metric: MetricInfo, wanted: list[str] | None = None, *, among: int = 1
 ) -> Slices:
     """The kinds of items by which a variant's difference in a metric stands out (see :mod:`.slices`)."""
-    key = (metric.name, metric.filter)
+    key = metric.key
     dependent = base.sources is not None or base.early or cell.early
     if dependent or metric.aggregation != "mean" or key not in base.metrics or key not in cell.metrics:
         return Slices()

@@ -89,7 +89,7 @@ def _aligned(
     for name, cell in cells.items():
         left, right = matched(base, cell)
         values[name], rows[name] = np.full(len(base), np.nan), np.full(len(base), -1)
-        column = cell.metrics.get((metric.name, metric.filter))
+        column = cell.metrics.get(metric.key)
         rows[name][left] = right
         if column is not None:
             values[name][left] = column.numbers(len(cell))[right]

@@ -191,7 +191,7 @@ def _measure(outcomes: Outcomes, variant: VariantInfo, trained: VariantInfo, see
             continue
         tasks.append(info.name)
         for metric, headline in outcomes.metrics(info):
-            key = (metric.name, metric.filter)
+            key = metric.key
             if headline and key in own.metrics and key in other.metrics:
                 differences[info.name, metric.name, metric.filter] = cell_difference(other, own, metric, seed=seed)
             if metric.name in divergences and _reference(outcomes, info.name) == trained.name:

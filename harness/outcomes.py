@@ -67,7 +67,7 @@ class Outcomes:
         Headline metrics come first, in the order of `headline` (a name stands for all its filters); where that
         names none of the metrics, the first one is the headline.
         """
-        found = {(metric.name, metric.filter): metric for metric in info.metrics}
+        found = {metric.key: metric for metric in info.metrics}
         for cell in self.results.cells:
             for score in cell.scores if cell.task == info.name else ():
                 metric = MetricInfo(

@@ -113,6 +113,11 @@ class MetricInfo(_Model):
     # A mean of values that lie between 0 and 1 by what they are, whatever was seen of them; runs of before do not say.
     share: bool = Field(default_factory=lambda told: told["aggregation"] == "mean" and told["name"] in SHARES)
 
+    @property
+    def key(self) -> tuple[str, str]:
+        """What a cell's values know it by: its name and filter."""
+        return self.name, self.filter
+
     def is_named(self, name: str | None) -> bool:
         """Whether a rule that names this means the metric: by its name, by name and filter, or (None) any."""
         return name in (None, self.name, f"{self.name},{self.filter}")

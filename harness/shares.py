@@ -16,7 +16,7 @@ def is_share(metric: MetricInfo, cells: Sequence[CellValues]) -> bool:
     """Whether a difference of a metric can be told in points: it is a mean of values that lie between 0 and 1."""
     if metric.aggregation != "mean" or metric.name in _IN_NATS:
         return False
-    key = (metric.name, metric.filter)
+    key = metric.key
     columns = [cell.metrics[key].values for cell in cells if key in cell.metrics]
     arrays = [column for column in columns if isinstance(column, np.ndarray) and len(column)]
     return (

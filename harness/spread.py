@@ -80,7 +80,7 @@ def _groups(outcomes: Outcomes) -> Iterator[tuple[list[VariantInfo], list[int]]]
 def _measure(
     outcomes: Outcomes, variants: list[VariantInfo], seeds: list[int], info: TaskInfo, metric: MetricInfo
 ) -> SeedSpread | None:
-    key = (metric.name, metric.filter)
+    key = metric.key
     base = outcomes.values(outcomes.manifest.baseline, info.name)
     cells = [outcomes.values(variant.name, info.name) for variant in variants]
     if not isinstance(base, CellValues):

@@ -51,4 +51,4 @@ def _row(baseline: Outcomes, cell: CellResult) -> tuple[Cell, ...]:
 def _score(cell: CellResult, metric: MetricInfo | None) -> Score | None:
     if metric is None:
         return None
-    return next((one for one in cell.scores if (one.metric, one.filter) == (metric.name, metric.filter)), None)
+    return next((one for one in cell.scores if (one.metric, one.filter) == metric.key), None)

@@ -71,7 +71,7 @@ def spoken(found: SideBySide, task: TaskSides, label: str, metric: MetricInfo, o
         subject=label,
         other=found.sides[0].label,
         metric=metric,
-        points=(metric.name, metric.filter) in task.shares,
+        points=metric.key in task.shares,
         family=found.family if one.adjusted_p is not None else 0,
         correction=found.correction,
     )

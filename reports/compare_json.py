@@ -228,7 +228,7 @@ def _left_over(found: LeftOver) -> LeftOverJson:
 
 
 def _metric(found: SideBySide, task: TaskSides, metric: MetricComparison) -> MetricJson:
-    key = (metric.info.name, metric.info.filter)
+    key = metric.info.key
     return MetricJson(
         **metric.info.model_dump(),
         headline=metric.headline,

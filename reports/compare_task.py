@@ -66,7 +66,7 @@ def _scores(
     rows = []
     for metric in metrics:
         for number, side in enumerate(found.sides):
-            score = task.scores[(metric.info.name, metric.info.filter), side.label]
+            score = task.scores[metric.info.key, side.label]
             if number == 0:
                 cells = _no_difference("compared with", line("compared with"))
             elif side.label in metric.differences:

@@ -66,7 +66,7 @@ def _lines(rows: Sequence[Sequence[Text | str]], widths: Sequence[int]) -> Table
 
 
 def _row(task: TaskSides, metric: MetricComparison, side: Side, first: Side) -> tuple[Text, ...]:
-    score = task.scores[(metric.info.name, metric.info.filter), side.label]
+    score = task.scores[metric.info.key, side.label]
     shown = Text(f"  {fmt.one_line(side.label, 80)}"), Text(score_text(score))
     if side is first:
         return *shown, Text(""), Text("")

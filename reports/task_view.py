@@ -38,7 +38,7 @@ def score_of(run: RunComparison, variant: str, task: str, metric: MetricInfo) ->
     """A cell's score of a metric, or None."""
     cell = run.results.cell(variant, task)
     scores = cell.scores if cell is not None and cell.status == "done" else []
-    return next((one for one in scores if (one.metric, one.filter) == (metric.name, metric.filter)), None)
+    return next((one for one in scores if (one.metric, one.filter) == metric.key), None)
 
 
 def task_view(run: RunComparison, task: TaskComparison) -> TaskView:

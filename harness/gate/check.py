@@ -13,10 +13,10 @@ from numpy.typing import NDArray
 
 from ...errors import UserError
 from ..alike import refuse_unlike
-from ..cell_scores import cell_interval
+from ..cell_scores import cell_interval, difference_of
 from ..outcomes import Gap, Outcomes
 from ..results import MetricInfo
-from ..stats import Interval, NoInterval, Pairs, paired_difference
+from ..stats import Interval, NoInterval, Pairs
 from ..stats.totals import AGGREGATIONS
 from ..values import CellValues, asked_otherwise, pair
 from .costs import cost_of
@@ -154,14 +154,14 @@ class _Part:
         """The items of both cells, where it is compared."""
         if self.other is None:
             return None
-        return pair(self.other, self.cell, (self.metric.name, self.metric.filter))
+        return pair(self.other, self.cell, self.metric.key)
 
     @property
     def count(self) -> int:
         """Items that decide."""
         if self.pairs is not None:
             return len(self.pairs.before)
-        column = self.cell.metrics.get((self.metric.name, self.metric.filter))
+        column = self.cell.metrics.get(self.metric.key)
         return 0 if column is None else len(column.rows)
 
     @property
@@ -232,7 +232,7 @@ def _cells(check: Check, task: str, run: Outcomes, against: Outcomes | None) -> 
 
 def _fault(cell: CellValues, metric: MetricInfo) -> str | None:
     """Why a cell's values are no evidence: a model that answers so cannot be judged by its other items."""
-    column = cell.metrics.get((metric.name, metric.filter))
+    column = cell.metrics.get(metric.key)
     if column is None or not len(column.rows):
         return f"no item has a value of {metric.name}"
     if metric.aggregation not in AGGREGATIONS:
@@ -248,8 +248,8 @@ def _interval(parts: Sequence[_Part], rule: RuleSpec, confidence: float, seed: i
     """What the rule looks at, with an interval; of a group, the mean over its tasks.
 
     The group's interval is put together from its tasks' by the squares of their reaches (MOVER: Zou and Donner 2008,
-    "Construction of confidence limits about effect measures"), which keeps their skewness. Tasks
-    that share documents are taken to move together as far as they do, as if an item were answered alike in both.
+    "Construction of confidence limits about effect measures"), which keeps their skewness. Tasks that
+    share documents are taken to move together as far as they do, as if an item were answered alike in both.
     """
     found = [_part_interval(part, rule, confidence, seed) for part in parts]
     if len(found) == 1:
@@ -257,13 +257,8 @@ def _interval(parts: Sequence[_Part], rule: RuleSpec, confidence: float, seed: i
     k = len(found)
     estimate = sum(one.estimate for one in found) / k
     alike = _shared([part.cell for part in parts])
-    down, up = (
-        math.sqrt(float(reaches @ alike @ reaches)) / k
-        for reaches in (
-            np.array([one.estimate - one.low for one in found]),
-            np.array([one.high - one.estimate for one in found]),
-        )
-    )
+    reaches = np.array([(one.estimate - one.low, one.high - one.estimate) for one in found])  # (tasks, down and up)
+    down, up = (np.sqrt(np.diag(reaches.T @ alike @ reaches)) / k).tolist()
     sharing = " that share documents" if alike.sum() > k else ""
     return Interval(estimate, estimate - down, estimate + up, f"mean of {k} tasks{sharing} (MOVER)")
 
@@ -277,14 +272,7 @@ def _shared(cells: Sequence[CellValues]) -> NDArray[np.float64]:
 def _part_interval(part: _Part, rule: RuleSpec, confidence: float, seed: int) -> Interval:
     if part.pairs is None:
         return cell_interval(part.cell, part.metric, exact=True, seed=seed, confidence=confidence)
-    found = paired_difference(
-        part.pairs,
-        aggregation=part.metric.aggregation,
-        higher_is_better=part.metric.higher_is_better,
-        share=part.metric.share,
-        seed=seed,
-        confidence=confidence,
-    )
+    found = difference_of(part.pairs, part.metric, seed=seed, confidence=confidence)
     if found.interval is None:
         raise NoInterval(str(found.reason))
     return found.interval

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from ..outcomes import Outcomes
+from ..outcomes import Gap, Outcomes
 from ..results import VariantInfo
 from .spec import RuleSpec, in_bytes
 
@@ -48,8 +48,8 @@ def _seconds_per_item(run: Outcomes, info: VariantInfo | None, variant: str, tas
     cell = run.cell(variant, task)
     if info is None or cell is None or cell.status != "done" or not cell.items:
         state = "not run" if cell is None or cell.status == "pending" else cell.status
-        why = f": {' '.join(cell.error.split())[:300]}" if cell is not None and cell.error is not None else ""
-        return f"{variant} on {task}: {state if state != 'done' else 'no items'}{why}"
+        error = None if cell is None else cell.error
+        return run.gap_words(Gap(variant, task, "no items" if state == "done" else state, error))
     if info.real_form is None:
         return cell.seconds / cell.items
     asked = run.task(task)

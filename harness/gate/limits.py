@@ -100,4 +100,4 @@ def _known_cells(task: str, metric: MetricInfo, run: Outcomes, against: Outcomes
     """Every cell of a task that has the metric."""
     sides = [run] if against is None else [run, against]
     found = [side.values(variant.name, task) for side in sides for variant in side.manifest.variants]
-    return [cell for cell in found if not isinstance(cell, Gap) and (metric.name, metric.filter) in cell.metrics]
+    return [cell for cell in found if not isinstance(cell, Gap) and metric.key in cell.metrics]

@@ -180,14 +180,20 @@ def _measure(pairs: Pairs, aggregation: str, share: bool, seed: int, confidence:
     if is_mean and not differing and not (bounded and pairs.sources is None):
         return gains, _no_change(both[:, 0], len(units.columns), confidence, bounded=bounded)
     reach = 1.0 if bounded else _BEYOND_SEEN * float(np.abs(gains).max())
-    enough = FEWEST_DRAWN if bounded or len(gains) < FEWEST_DRAWN_UNBOUNDED else FEWEST_DRAWN_UNBOUNDED
-    if is_mean and differing < enough and pairs.sources is None and (bounded or len(gains) >= FEWEST_DRAWN):
+    if is_mean and pairs.sources is None and _few(differing, len(gains), bounded):
         return gains, _betted(gains, units, reach, confidence)
     found = _resampled(units, is_mean, seed, confidence)
     width = found.interval.high - found.interval.low
     if is_mean and width <= 1e-12 * abs(found.interval.estimate):  # every item differs by the same amount
         return gains, _betted(units.columns[:, 0] / units.columns[:, 1], units, reach, confidence)
     return gains, found
+
+
+def _few(differing: int, items: int, bounded: bool) -> bool:
+    """Whether too few items differ for a bootstrap, and are not all there are of a metric without bounds."""
+    if bounded or items < FEWEST_DRAWN_UNBOUNDED:
+        return differing < FEWEST_DRAWN and (bounded or items >= FEWEST_DRAWN)
+    return differing < FEWEST_DRAWN_UNBOUNDED
 
 
 def _finite(values: Floats) -> Floats:
